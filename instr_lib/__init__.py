@@ -1,0 +1,63 @@
+"""What does a network listen to when it recognises an instrument, and is the explanation true?
+
+The modules follow the way of the data; each imports only from those before it: ``instruments``,
+``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``,
+``relevance``, ``truth``, ``curated``, ``plots``, ``explorer``. The names below are offered here too.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+from . import errors
+from .errors import *  # noqa: F403
+from .instruments import INSTRUMENTS, Instrument, instrument_index, instrument_indices
+
+__version__ = "0.1.0"
+
+# Imported on first use: a process that only generates clips then never loads torch (2 s, 300 MB).
+_LAZY = {
+    "score": ("Note", "Score", "random_score"),
+    "synth": ("Synth", "find_soundfont"),
+    "spectrogram": ("log_mel",),
+    "dataset": ("ClipDataset", "clip_score", "generate"),
+    "models": ("ARCHITECTURES", "CompactCNN", "OriginalCNN", "layer_table", "load_model", "model_info", "save_model"),
+    "evaluation": ("bootstrap_f1", "f1_scores", "predict"),
+    "training": ("TrainSettings", "describe_run", "positive_weights", "train"),
+    "relevance": ("relevance",),
+    "truth": ("ownership",),
+    "curated": ("curated_clips",),
+    "report": (),
+    "plots": (),
+    "explorer": ("player",),
+}
+_HOME = {name: module for module, names in _LAZY.items() for name in names}
+
+__all__ = ["INSTRUMENTS", "Instrument", "instrument_index", "instrument_indices", *_HOME]
+__all__ += [name for name in vars(errors) if name.endswith("Error")]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if name in _LAZY:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted({*globals(), *_LAZY, *_HOME})
+
+
+class _Package(ModuleType):
+    """Importing the submodule ``relevance`` must not hide the function ``il.relevance``."""
+
+    def __setattr__(self, name, value):
+        if name == "relevance" and isinstance(value, ModuleType):
+            value = value.relevance
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
