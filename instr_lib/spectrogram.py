@@ -1,0 +1,146 @@
+"""From sound to log-mel spectrograms and their axes.
+
+Conventions: 128 mel bands (Slaney's scale and normalisation, 0 Hz to 22 050 Hz, band 0 the lowest)
+by 431 frames (one every 512 samples, 11.6 ms, the first centred on time 0); Hann window of 2048
+samples, zeros beyond the ends. Power in dB on one fixed scale from ``FLOOR_DB`` (silence) to 0:
+no clip's maximum rescales it. librosa is the reference that the tests compare with.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import scipy.sparse
+
+from .errors import AudioError, InputError
+from .synth import CLIP_SAMPLES, SAMPLE_RATE
+
+N_FFT = 2048
+HOP = 512
+N_MELS = 128
+N_FRAMES = 1 + CLIP_SAMPLES // HOP
+FLOOR_DB = -80.0
+REFERENCE = 1000.0  # mel power that is 0 dB
+
+
+def check_audio(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """The audio as float32 (..., 220_500), if it is one clip or several.
+
+    Raises
+    ------
+    AudioError
+        If it is empty, of another length or rate, not real numbers, or contains NaN or infinity.
+    """
+    audio = np.asarray(audio)
+    if sample_rate != SAMPLE_RATE:
+        raise AudioError(f"the sound has {sample_rate} samples a second, the network hears {SAMPLE_RATE}: resample it")
+    if audio.size == 0:
+        raise AudioError("the sound is empty (0 samples)")
+    if audio.dtype.kind not in "fiu":
+        raise AudioError(f"the sound must be real numbers, not {audio.dtype}")
+    if audio.dtype.kind != "f":
+        raise AudioError(f"the sound is {audio.dtype}: scale it to floating point within -1 and 1")
+    if audio.ndim == 0 or audio.shape[-1] != CLIP_SAMPLES:
+        raise AudioError(
+            f"the sound has shape {audio.shape}; a clip is mono with {CLIP_SAMPLES} samples "
+            f"({CLIP_SAMPLES / SAMPLE_RATE:g} s): cut it, pad it with zeros, or average its channels"
+        )
+    if not np.isfinite(audio).all():
+        raise AudioError("the sound contains NaN or infinity: repair the recording")
+    return audio.astype(np.float32, copy=False)
+
+
+def check_mels(mels: np.ndarray) -> np.ndarray:
+    """The spectrograms as float32 (n, 128, 431), if they are in dB on the fixed scale.
+
+    Raises
+    ------
+    InputError
+        If the shape differs or values are NaN or not within ``FLOOR_DB`` … 0 (by more than 1 dB).
+    """
+    mels = np.asarray(mels)
+    if mels.ndim != 3 or mels.shape[1:] != (N_MELS, N_FRAMES):
+        raise InputError(f"spectrograms must have shape (n, {N_MELS}, {N_FRAMES}), not {mels.shape}; see il.log_mel")
+    if mels.dtype.kind != "f":
+        raise InputError(f"spectrograms must be floating-point dB, not {mels.dtype}; see il.log_mel")
+    if not np.isfinite(mels).all():
+        raise InputError("spectrograms contain NaN or infinity")
+    if mels.size and (mels.min() < FLOOR_DB - 1 or mels.max() > 20):
+        raise InputError(
+            f"spectrograms range from {mels.min():.1f} to {mels.max():.1f}, not within {FLOOR_DB:g} … 0 dB; see il.log_mel"
+        )
+    return mels.astype(np.float32, copy=False)
+
+
+@functools.cache
+def mel_filters() -> scipy.sparse.csr_array:
+    """The mel filter bank, sparse (128, 1025): 1 % of its entries are not zero."""
+    import librosa.filters  # here, because importing librosa takes a second
+
+    return scipy.sparse.csr_array(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS))
+
+
+def stft(audio: np.ndarray) -> np.ndarray:
+    """Short-time Fourier transform of one clip: float32 (220_500,) to complex64 (1025, 431)."""
+    padded = np.pad(audio, N_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]  # (431, 2048)
+    return scipy.fft.rfft(frames * _window(), axis=1).T
+
+
+@functools.cache
+def _window() -> np.ndarray:
+    return scipy.signal.get_window("hann", N_FFT).astype(np.float32)
+
+
+def mel_power(audio: np.ndarray) -> np.ndarray:
+    """Power in each mel cell, linear: float32 (..., 220_500) to float32 (..., 128, 431).
+
+    Equals ``librosa.feature.melspectrogram(sr=44100, n_fft=2048, hop_length=512)``.
+    """
+    audio = check_audio(audio)
+    if audio.ndim > 1:
+        return np.stack([mel_power(one) for one in audio])
+    spectrum = stft(audio)
+    return mel_filters() @ (spectrum.real**2 + spectrum.imag**2)
+
+
+def to_db(power: np.ndarray) -> np.ndarray:
+    """Mel power to dB on the fixed scale, clipped to ``FLOOR_DB`` … 0."""
+    return np.clip(10 * np.log10(np.maximum(power / REFERENCE, 1e-10)), FLOOR_DB, 0).astype(np.float32)
+
+
+def log_mel(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Log-mel spectrogram on the fixed dB scale: float32 (..., 220_500) to float32 (..., 128, 431).
+
+    Raises
+    ------
+    AudioError
+        If the sound is not one clip at 44 100 Hz or contains NaN.
+    """
+    return to_db(mel_power(check_audio(audio, sample_rate)))
+
+
+def quantise(db: np.ndarray) -> np.ndarray:
+    """dB on the fixed scale to uint8, 0 for silence, in steps of 0.31 dB."""
+    return np.rint((db - FLOOR_DB) * (255 / -FLOOR_DB)).astype(np.uint8)
+
+
+def dequantise(stored: np.ndarray) -> np.ndarray:
+    """uint8 back to float32 dB, at most 0.16 dB from what :func:`quantise` was given."""
+    return stored * np.float32(-FLOOR_DB / 255) + np.float32(FLOOR_DB)
+
+
+def frame_times() -> np.ndarray:
+    """Centre of each frame in seconds, (431,)."""
+    return np.arange(N_FRAMES) * HOP / SAMPLE_RATE
+
+
+@functools.cache
+def band_frequencies() -> np.ndarray:
+    """Centre of each mel band in Hz, (128,)."""
+    import librosa
+
+    return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=SAMPLE_RATE / 2)[1:-1]
