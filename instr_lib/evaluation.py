@@ -1,0 +1,106 @@
+"""Predictions, F1 with confidence intervals, thresholds.
+
+Conventions: labels are 0/1 (n, 12), probabilities float (n, 12), predictions boolean (n, 12). An
+instrument that is neither played nor predicted in any clip has no F1: it is NaN. Chapter 4 uses all
+of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .instruments import INSTRUMENTS
+from .spectrogram import check_mels
+
+
+class Interval(NamedTuple):
+    """An estimate with the ends of its confidence interval; numbers or arrays."""
+
+    value: np.ndarray | float
+    low: np.ndarray | float
+    high: np.ndarray | float
+
+
+@torch.no_grad()
+def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Probability of each instrument.
+
+    Parameters
+    ----------
+    model : OriginalCNN or CompactCNN
+        Left in the mode it was in.
+    mels : float32 (n, 128, 431)
+        dB on the fixed scale, see :func:`instr_lib.log_mel`.
+    batch_size : int
+
+    Returns
+    -------
+    float32 (n, 12)
+
+    Raises
+    ------
+    InputError
+        If the spectrograms have another shape or scale, or contain NaN.
+    """
+    mels = torch.from_numpy(check_mels(mels))[:, None]
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        logits = [model(batch.to(device)).float().cpu() for batch in mels.split(batch_size)] if len(mels) else []
+    finally:
+        model.train(training)
+    return torch.sigmoid(torch.cat([torch.empty(0, len(INSTRUMENTS)), *logits])).numpy()
+
+
+def _check(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if labels.shape != predicted.shape or labels.ndim != 2 or not len(labels):
+        raise InputError(f"labels {labels.shape} and predictions {predicted.shape} must both be (n, classes) with n > 0")
+    for name, array in (("labels", labels), ("predictions", predicted)):
+        if not np.isin(array, (0, 1)).all():
+            raise InputError(f"{name} must be 0 or 1; compare probabilities with a threshold first")
+    return labels.astype(bool), predicted.astype(bool)
+
+
+def _f1(both, labelled, predicted):
+    """F1 = 2 TP / (positives + predicted positives), NaN where both are 0."""
+    total = labelled + predicted
+    return np.divide(2 * both, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+
+
+def f1_scores(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """F1 of each class, float64 (classes,); their mean is the macro-F1.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or the values are not 0 and 1.
+    """
+    labels, predicted = _check(labels, predicted)
+    return _f1((labels & predicted).sum(0), labels.sum(0), predicted.sum(0))
+
+
+def bootstrap_f1(
+    labels: np.ndarray, predicted: np.ndarray, n_resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[Interval, Interval]:
+    """Macro-F1 and F1 of each class, with percentile bootstrap intervals over clips.
+
+    Clips are drawn with replacement, all classes of a clip together (Efron & Tibshirani 1993).
+
+    Returns
+    -------
+    macro : Interval of float
+    each : Interval of float64 (classes,)
+    """
+    labels, predicted = _check(labels, predicted)
+    n = len(labels)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples)  # (resamples, n)
+    resampled = _f1(*(counts @ x.astype(float) for x in (labels & predicted, labels, predicted)))
+    value, tails = f1_scores(labels, predicted), (50 * (1 - level), 50 * (1 + level))
+    each = Interval(value, *np.nanpercentile(resampled, tails, axis=0))
+    macro = Interval(float(np.nanmean(value)), *np.nanpercentile(np.nanmean(resampled, axis=1), tails).tolist())
+    return macro, each

@@ -1,0 +1,224 @@
+"""The two networks and their published weights.
+
+Both take log-mel spectrograms in dB, float32 (n, 1, 128, 431), and give logits (n, 12). Each is a
+``front`` without parameters, which makes network input of dB, followed by ``layers``, an
+``nn.Sequential`` of Conv → BatchNorm → MaxPool → ReLU blocks. Pooling before ReLU computes the same
+as after it (both are monotone) and costs a quarter. Chapter 3 shows them layer by layer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from .errors import WeightsError
+from .instruments import INSTRUMENTS
+from .spectrogram import FLOOR_DB, N_FRAMES, N_MELS
+
+
+class Front(nn.Module):
+    """dB to network input: silence to exactly 0, full scale to 1; resized and repeated if asked.
+
+    Silence must be 0 because relevance is shared out in proportion to the input: a silent cell then
+    gets none.
+    """
+
+    def __init__(self, size: tuple[int, int] | None = None, channels: int = 1):
+        super().__init__()
+        self.size, self.channels = size, channels
+
+    def unit(self, mels: torch.Tensor) -> torch.Tensor:
+        """dB (n, 1, 128, 431) to 0 … 1, same shape."""
+        return ((mels - FLOOR_DB) / -FLOOR_DB).clamp(0, 1)
+
+    def enlarge(self, unit: torch.Tensor) -> torch.Tensor:
+        """0 … 1 (n, 1, 128, 431) to network input (n, channels, *size)."""
+        if self.size is not None:
+            unit = F.interpolate(unit, self.size, mode="bilinear", align_corners=False)
+        return unit.expand(-1, self.channels, -1, -1)
+
+    def forward(self, mels: torch.Tensor) -> torch.Tensor:
+        return self.enlarge(self.unit(mels))
+
+
+def _block(number: int, inputs: int, outputs: int, padding: int) -> list[tuple[str, nn.Module]]:
+    return [
+        (f"conv{number}", nn.Conv2d(inputs, outputs, 3, padding=padding)),
+        (f"bn{number}", nn.BatchNorm2d(outputs)),
+        (f"pool{number}", nn.MaxPool2d(2)),
+        (f"relu{number}", nn.ReLU()),
+    ]
+
+
+class OriginalCNN(nn.Module):
+    """The original report's network: its table to the last parameter (855 948).
+
+    Sees the spectrogram enlarged to 400 × 400 on three equal channels. The report names a dropout
+    layer but not its rate; 0.5 is assumed.
+    """
+
+    input_shape = (3, 400, 400)
+
+    def __init__(self):
+        super().__init__()
+        self.front = Front(self.input_shape[1:], self.input_shape[0])
+        self.layers = nn.Sequential(
+            OrderedDict(
+                [
+                    *_block(1, 3, 8, padding=0),  # (8, 199, 199)
+                    *_block(2, 8, 16, padding=0),  # (16, 98, 98)
+                    *_block(3, 16, 32, padding=0),  # (32, 48, 48)
+                    *_block(4, 32, 128, padding=0),  # (128, 23, 23)
+                    ("flatten", nn.Flatten()),  # (67712,)
+                    ("dropout", nn.Dropout(0.5)),
+                    ("linear", nn.Linear(128 * 23 * 23, len(INSTRUMENTS))),
+                ]
+            )
+        )
+
+    def forward(self, mels: torch.Tensor) -> torch.Tensor:
+        return self.layers(self.front(mels))
+
+
+class TimePool(nn.Module):
+    """Mean and maximum over time, side by side: (n, c, bands, frames) to (n, 2 c, bands, 1)."""
+
+    def __init__(self, bands: int):
+        super().__init__()
+        # Modules, not functions, so that relevance rules can be attached to them.
+        self.mean, self.max = nn.AdaptiveAvgPool2d((bands, 1)), nn.AdaptiveMaxPool2d((bands, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.mean(x), self.max(x)], dim=1)
+
+
+class CompactCNN(nn.Module):
+    """A quarter of the parameters on the 128 × 431 grid itself, so that its input cells are mel cells.
+
+    It pools over time before it decides, so it cannot tie an instrument to a moment of the clip.
+    """
+
+    input_shape = (1, N_MELS, N_FRAMES)
+
+    def __init__(self):
+        super().__init__()
+        self.front = Front()
+        self.layers = nn.Sequential(
+            OrderedDict(
+                [
+                    *_block(1, 1, 16, padding=1),  # (16, 64, 215)
+                    *_block(2, 16, 32, padding=1),  # (32, 32, 107)
+                    *_block(3, 32, 64, padding=1),  # (64, 16, 53)
+                    *_block(4, 64, 96, padding=1),  # (96, 8, 26)
+                    *_block(5, 96, 128, padding=1),  # (128, 4, 13)
+                    ("time_pool", TimePool(4)),  # (256, 4, 1)
+                    ("flatten", nn.Flatten()),  # (1024,)
+                    ("dropout", nn.Dropout(0.2)),
+                    ("linear", nn.Linear(256 * 4, len(INSTRUMENTS))),
+                ]
+            )
+        )
+
+    def forward(self, mels: torch.Tensor) -> torch.Tensor:
+        return self.layers(self.front(mels))
+
+
+ARCHITECTURES = {"original": OriginalCNN, "compact": CompactCNN}
+
+
+def layer_table(model: nn.Module) -> list[tuple[str, tuple[int, ...], int]]:
+    """Each layer of ``model.layers`` in order: (kind, output shape without the batch, parameters)."""
+    rows, x, training = [], torch.zeros(2, *model.input_shape), model.training
+    model.eval()
+    with torch.no_grad():
+        for layer in model.layers:
+            x = layer(x)
+            rows.append((type(layer).__name__, tuple(x.shape[1:]), sum(p.numel() for p in layer.parameters())))
+    model.train(training)
+    return rows
+
+
+def models_folder() -> Path:
+    """Where the published weights are: ``$INSTR_MODELS`` or ``models/`` beside the library."""
+    return Path(os.environ.get("INSTR_MODELS") or Path(__file__).resolve().parents[1] / "models")
+
+
+def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
+    """Write weights as safetensors, whole or not at all, and ``about`` them as JSON beside.
+
+    Returns the path of the weights; the JSON has the same name with the ending ``.json``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    architecture = next(name for name, kind in ARCHITECTURES.items() if type(model) is kind)
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, {"architecture": architecture})
+    os.replace(part, path)
+    part.write_text(json.dumps({"architecture": architecture, **about}, indent=1) + "\n")
+    os.replace(part, path.with_suffix(".json"))
+    return path
+
+
+def load_model(which: str | os.PathLike) -> nn.Module:
+    """A network with trained weights, in eval mode.
+
+    Parameters
+    ----------
+    which : str or path
+        ``"original"`` or ``"compact"`` for the published weights, or a ``.safetensors`` file written
+        by :func:`save_model`.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or belongs to another architecture.
+    """
+    if str(which) in ARCHITECTURES:
+        path, expected = models_folder() / f"{which}.safetensors", str(which)
+    else:
+        path, expected = Path(which), None
+    if not path.is_file():
+        known = ", ".join(f"'{name}'" for name in ARCHITECTURES)
+        raise WeightsError(f"there are no weights at {path}: give one of {known}, or a .safetensors file of chapter 3")
+    try:
+        with safe_open(path, "pt") as file:
+            architecture = (file.metadata() or {}).get("architecture")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or not a safetensors file ({error}): train again or restore it") from None
+    if architecture not in ARCHITECTURES or (expected and architecture != expected):
+        raise WeightsError(
+            f"{path} holds weights of architecture {architecture!r}, not {expected or ' or '.join(ARCHITECTURES)!r}: "
+            "choose the file that belongs to the network"
+        )
+    model = ARCHITECTURES[architecture]()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit {type(model).__name__}: {str(error).splitlines()[-1].strip()}") from None
+    if not all(torch.isfinite(v).all() for v in state.values()):
+        raise WeightsError(f"{path} contains NaN or infinity: train again or restore it")
+    return model.eval()
+
+
+def model_info(which: str | os.PathLike) -> dict:
+    """What is written about published weights: data, settings, curve, scores.
+
+    Raises
+    ------
+    WeightsError
+        If the JSON beside the weights is missing or damaged.
+    """
+    path = (models_folder() / f"{which}.json") if str(which) in ARCHITECTURES else Path(which).with_suffix(".json")
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}): restore it or train again") from None

@@ -1,0 +1,263 @@
+"""One readable training loop, used by chapter 3 for both networks.
+
+A checkpoint is written after every epoch; training that was stopped goes on from it and ends with
+the weights it would have had (same machine, same threads), because all chance in an epoch comes
+from (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm.auto import tqdm
+
+from .dataset import ClipDataset
+from .errors import TrainingError
+from .evaluation import f1_scores
+from .spectrogram import dequantise
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of a run; the defaults are the original report's recipe."""
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    schedule: str = "constant"  # or "one-cycle": a tenth of the steps up, then down along a cosine to 0
+    weight_decay: float = 0.0  # with 0, AdamW is Adam
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.schedule not in ("constant", "one-cycle"):
+            raise TrainingError(f"schedule must be 'constant' or 'one-cycle', not {self.schedule!r}")
+        if min(self.epochs, self.batch_size) < 1 or not self.learning_rate > 0:
+            raise TrainingError(f"epochs, batch_size and learning_rate must be positive: {self}")
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at a share of the run from 0 to 1."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        if progress < 0.1:
+            return self.learning_rate * (0.04 + 0.96 * progress / 0.1)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+
+
+def positive_weights(labels: np.ndarray) -> np.ndarray:
+    """Negatives over positives for each instrument, from labels (n, 12): float32 (12,).
+
+    The report's weights of the positive term of the loss. Give it the training labels only.
+
+    Raises
+    ------
+    TrainingError
+        If an instrument is in no clip or in every clip.
+    """
+    positives = labels.sum(axis=0)
+    if not ((positives > 0) & (positives < len(labels))).all():
+        raise TrainingError(f"with {len(labels)} training clips some instrument is in none or in all: generate more clips")
+    return ((len(labels) - positives) / positives).astype(np.float32)
+
+
+def keep_freed_memory():
+    """Tell glibc to keep freed memory instead of returning every large activation to the kernel.
+
+    Page faults are otherwise more than half the time of a training step on a CPU. Does nothing
+    where the C library is not glibc.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+                libc.mallopt(option, value)
+
+
+def device_for() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def train(
+    model: torch.nn.Module,
+    ds: ClipDataset,
+    train_index: Sequence[int],
+    val_index: Sequence[int],
+    settings: TrainSettings | None = None,
+    run: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Train a network in place; it ends in eval mode with the weights of its best validation epoch.
+
+    The loss is binary cross-entropy on logits, positives weighted by :func:`positive_weights` of the
+    training part; the best epoch is the one with the highest macro-F1 on the validation part.
+
+    Parameters
+    ----------
+    model : OriginalCNN or CompactCNN
+    ds : ClipDataset
+    train_index, val_index : sequences of int
+        Clips of ``ds`` to learn from and to choose the epoch by.
+    settings : TrainSettings, optional
+    run : path, optional
+        Folder for a checkpoint after every epoch; a run found there is taken up.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of dict
+        One an epoch: epoch, rate, train_loss, val_loss, val_f1 (macro), seconds.
+
+    Raises
+    ------
+    TrainingError
+        If the run's folder holds a run with other settings or data, or a damaged checkpoint.
+    """
+    settings = settings or TrainSettings()
+    device = device_for()
+    keep_freed_memory()
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    weights = torch.from_numpy(positive_weights(ds.labels[train_index])).to(device)
+    identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
+    identity["clips"] = [len(train_index), len(val_index)]
+    checkpoint = Path(run) / "checkpoint.safetensors" if run else None
+    history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
+    best = best or {}
+    steps = -(-len(train_index) // settings.batch_size)
+    with tqdm(total=settings.epochs * steps, initial=len(history) * steps, unit="step", disable=not progress) as bar:
+        for epoch in range(len(history), settings.epochs):
+            began, losses = time.perf_counter(), []
+            order = np.random.default_rng([settings.seed, epoch]).permutation(train_index)
+            with torch.random.fork_rng():
+                torch.manual_seed(settings.seed * 10_000 + epoch)  # dropout
+                model.train()
+                for step in range(steps):
+                    batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                    for group in optimizer.param_groups:
+                        group["lr"] = settings.rate((epoch * steps + step) / (settings.epochs * steps))
+                    loss = _loss(model, ds, batch, weights, device)[0]
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    losses.append(loss.item() * len(batch))
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
+                    bar.update()
+            row = {"epoch": epoch + 1, "rate": group["lr"], "train_loss": sum(losses) / len(order)}
+            row |= _validate(model, ds, val_index, weights, device, settings.batch_size)
+            row["seconds"] = round(time.perf_counter() - began, 1)
+            if not np.isfinite(row["train_loss"]):
+                raise TrainingError(f"the loss is no longer a number in epoch {epoch + 1}: lower the learning rate")
+            if not history or row["val_f1"] > max(r["val_f1"] for r in history):
+                best = {name: value.clone() for name, value in model.state_dict().items()}
+            history.append(row)
+            if checkpoint:
+                _save_checkpoint(checkpoint, identity, model, optimizer, best, history)
+    model.load_state_dict(best)
+    model.to("cpu").eval()
+    return history
+
+
+def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict]) -> dict:
+    """What there is to know about a finished run, for :func:`instr_lib.models.save_model`."""
+    return {
+        "data": {key: ds.manifest[key] for key in ("n_clips", "seed", "split", "soundfont", "versions")}
+        | {"fingerprint": ds.fingerprint},
+        "settings": asdict(settings),
+        "curve": history,
+        "best_epoch": max(history, key=lambda row: row["val_f1"])["epoch"],
+        "seconds": round(sum(row["seconds"] for row in history)),
+        "machine": {
+            "system": platform.platform(terse=True),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "bfloat16": _has_bfloat16(device_for()),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _loss(model, ds, batch, weights, device):
+    mels = torch.from_numpy(dequantise(ds.stored(batch)))[:, None].to(device)  # (batch, 1, 128, 431)
+    labels = torch.from_numpy(ds.labels[batch]).to(device)  # (batch, 12)
+    # bfloat16 where the hardware has it: the same result to within noise, in less time.
+    with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
+        logits = model(mels).float()
+    return binary_cross_entropy_with_logits(logits, labels, pos_weight=weights), logits
+
+
+def _validate(model, ds, index, weights, device, batch_size) -> dict:
+    model.eval()
+    total, logits = 0.0, []
+    with torch.no_grad():
+        for start in range(0, len(index), batch_size):
+            batch = index[start : start + batch_size]
+            loss, out = _loss(model, ds, batch, weights, device)
+            total += loss.item() * len(batch)
+            logits.append(out.cpu())
+    predicted = torch.cat(logits).numpy() > 0
+    return {"val_loss": total / len(index), "val_f1": float(f1_scores(ds.labels[index], predicted).mean())}
+
+
+def _save_checkpoint(path: Path, identity, model, optimizer, best, history):
+    """Model, best model and optimizer in one safetensors file, whole or not at all."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        about = {"identity": json.dumps(identity), "history": json.dumps(history)}
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, about)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise TrainingError(f"the checkpoint {path} could not be written ({error}): make room and start again") from None
+    os.replace(part, path)
+
+
+def _resume(path: Path, identity, model, optimizer) -> tuple[list[dict], dict | None]:
+    if not path.exists():
+        return [], None
+    remedy = "delete the folder to start afresh, or choose another"
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+            found, history = json.loads(about["identity"]), json.loads(about["history"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"the checkpoint {path} is damaged ({error}): {remedy}") from None
+    for key, value in identity.items():
+        if found.get(key) != value:
+            raise TrainingError(f"the run in {path.parent} has {key} = {found.get(key)}, not {value}: {remedy}")
+    groups: dict = {"model": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        groups[kind][rest] = value
+    model.load_state_dict(groups["model"])
+    state: dict = {}
+    for name, value in groups["optimizer"].items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return history, groups["best"]
