@@ -1,0 +1,157 @@
+"""The notebooks as they are committed, and the book that is built of them in profile smoke."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def read(path):
+    return json.loads(path.read_text())["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_committed_without_outputs(path):
+    for cell in read(path):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            assert len(source(cell).splitlines()) <= 20
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_chapter_asks_promises_concludes_and_links(path):
+    text = "\n".join(source(cell) for cell in read(path) if cell["cell_type"] == "markdown")
+    title = text.splitlines()[0]
+    assert title.startswith("# ") and title.rstrip("*").endswith(("?", "?*"))
+    for part in ("**You will see**", "**It takes**", "What we learned", "## Exercises"):
+        assert part in text, part
+    assert re.search(r"\*\*(Next|Before):\*\*", text)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_profiles_give_what_the_notebooks_ask_for(path):
+    (parameters,) = [c for c in read(path) if "parameters" in c["metadata"].get("tags", [])]
+    asked = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
+    given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "profiles").glob("*.yml")}
+    assert set(given) == {"smoke", "quick", "full"}
+    for name, values in given.items():
+        assert asked <= set(values), f"profile {name} lacks {asked - set(values)}"
+        assert values["PROFILE"] == name
+    # Opened by hand, a notebook runs in the default profile.
+    defaults = {}
+    exec(source(parameters), defaults)
+    assert all(defaults[name] == given["quick"][name] for name in asked)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_numbers_in_prose_come_from_cells(path):
+    """No decimal fraction is typed into prose that could be a result; quoted facts of the report are few and known."""
+    known = {"0.3", "0.5", "0.7", "0.8", "0.001", "4.99", "0.92"}
+    for cell in read(path):
+        if cell["cell_type"] == "markdown":
+            prose = re.sub(r"\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)", "", source(cell), flags=re.S)
+            assert set(re.findall(r"\b\d+\.\d+\b", prose)) <= known
+
+
+class Page(HTMLParser):
+    """What a page shows: pictures with their alternative text, players, captions."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.images, self.audio, self.captions, self.text = [], 0, 0, file.read_text()
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "img":
+            self.images.append(attrs)
+        self.audio += tag == "audio"
+        self.captions += attrs.get("class") == "caption-text"
+
+
+def build(out):
+    start = time.monotonic()
+    command = [sys.executable, ROOT / "book" / "build.py", "--profile", "smoke", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return done, time.monotonic() - start
+
+
+@pytest.fixture(scope="module")
+def book(need_soundfont, tmp_path_factory):
+    out = tmp_path_factory.mktemp("book") / "_build"
+    done, _ = build(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def chapters(book):
+    return {p.stem: Page(book / "html" / "notebooks" / f"{p.stem}.html") for p in NOTEBOOKS}
+
+
+def test_pictures_have_alternative_text_and_captions(chapters):
+    for name, page in chapters.items():
+        figures = [i for i in page.images if "_images" in i["src"]]
+        assert figures, name
+        for image in figures:
+            assert len(image["alt"]) > 30 and "_images" not in image["alt"], (name, image)
+        assert page.captions >= len(figures), name
+
+
+def test_sounds_are_in_the_pages(chapters):
+    assert chapters["01_generate_data"].audio == 6  # two mixes, four stems
+    assert chapters["05_relevance"].audio == 3
+
+
+def test_no_page_shows_an_error_or_a_warning(chapters):
+    for name, page in chapters.items():
+        assert "Traceback" not in page.text and 'class="output stderr' not in page.text, name
+
+
+def test_pages_say_how_they_were_made(book, chapters):
+    for page in chapters.values():
+        assert "make book PROFILE=smoke" in page.text
+    assert "smoke" in (book / "html" / "book" / "how_to.html").read_text()
+
+
+def test_no_page_over_3_mb_and_nothing_from_elsewhere(book):
+    for file in book.glob("html/**/*.html"):
+        page = Page(file)
+        pictures = sum((file.parent / i["src"]).stat().st_size for i in page.images if "_images" in i["src"])
+        assert file.stat().st_size + pictures < 3e6, file
+        assert not re.search(r"<(script|link|img|audio|iframe)[^>]+(src|href)=\"(https?:)?//", page.text), file
+
+
+def test_second_build_reuses_everything(book):
+    done, seconds = build(book)
+    assert done.returncode == 0 and seconds < 30
+    assert done.stdout.count("reused") >= len(NOTEBOOKS) + 1
+    assert not re.search(r"\.\.\. +\d", done.stdout)
+
+
+def test_chapter_5_needs_no_soundfont(tmp_path):
+    """Its clips travel with the library; only the published weights are read besides."""
+    environment = {**os.environ, "INSTR_SOUNDFONT": str(tmp_path / "missing.sf2")}
+    code = "\n".join(
+        "import matplotlib; matplotlib.use('Agg')" if not number else source(cell)
+        for number, cell in enumerate([None, *read(ROOT / "notebooks" / "05_relevance.ipynb")])
+        if number == 0 or cell["cell_type"] == "code"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "notebooks", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

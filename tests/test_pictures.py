@@ -1,0 +1,133 @@
+"""Plots, players and panels: what a reader sees and hears."""
+
+import base64
+import io
+import re
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import soundfile
+
+import instr_lib as il
+from instr_lib import explorer, plots
+from instr_lib.spectrogram import FLOOR_DB, band_frequencies
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return il.curated_clips()[13]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"compact": il.CompactCNN().eval()}
+
+
+def test_axes_are_in_seconds_and_hz(clip):
+    ax = plots.spectrogram(clip.mel)
+    assert "s" in ax.get_xlabel() and "Hz" in ax.get_ylabel()
+    assert ax.get_xlim() == (0, 5)
+    labels = {t.get_text(): y for t, y in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True)}
+    assert labels["1 k"] == pytest.approx(np.interp(1000, band_frequencies(), np.arange(128)))
+
+
+def test_zero_is_white_and_the_scale_is_shared(clip):
+    heats = np.zeros((2, 128, 431), np.float32)
+    heats[0, 10, 10], heats[1, 20, 20] = 1, -100
+    figure = plots.relevance_panels(clip.mel, heats, (0, 6), present=(0,))
+    images = [ax.images[-1] for ax in figure.axes[:2]]
+    assert {image.get_clim() for image in images} == {(-1, 1)}
+    assert images[0].cmap(images[0].norm(0.0))[:3] == pytest.approx((1, 1, 1), abs=0.04)
+    # The one that plays is marked in the title and by its frame.
+    assert figure.axes[0].get_title().startswith("♪") and not figure.axes[1].get_title().startswith("♪")
+    assert figure.axes[0].spines["left"].get_linewidth() > figure.axes[1].spines["left"].get_linewidth()
+
+
+def test_piano_roll_has_a_bar_a_note(clip):
+    ax = plots.piano_roll(clip.score)
+    bars = [p for p in ax.patches if p.get_width() > 0]
+    drawn = sorted((b.get_x(), b.get_width()) for b in bars)
+    assert np.allclose(drawn, sorted((n.onset, n.duration) for n in clip.score.notes))
+    assert {t.get_text() for t in ax.get_legend().get_texts()} == {il.INSTRUMENTS[i].name for i in clip.score.instruments}
+
+
+def _decode(page: str):
+    data = re.search(r"base64,([^\"]+)", page).group(1)
+    return soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="float32")
+
+
+def test_player_sounds_like_the_clip(clip):
+    page = explorer.player(clip.audio, "Piano & <friends>").data
+    assert "Piano &amp; &lt;friends&gt;" in page and len(page) < 120_000
+    audio, rate = _decode(page)
+    assert rate == 44_100 and len(audio) >= len(clip.audio)
+    # MP3 begins late by its encoder's delay: find it, then compare spectra where the clip is loud.
+    n = len(clip.audio)
+    lag = int(np.fft.irfft(np.fft.rfft(audio, 2 * n) * np.conj(np.fft.rfft(clip.audio, 2 * n))).argmax())
+    assert lag < 0.06 * rate
+    heard = il.log_mel(np.pad(audio[lag:], (0, n))[:n])
+    loud = clip.mel > -45
+    assert np.abs(heard - clip.mel)[loud].mean() < 1.5
+
+
+def test_player_never_clips(clip):
+    audio, _ = _decode(explorer.player(10 * clip.audio, "loud").data)
+    assert np.abs(audio).max() < 1.02  # lossy coding may overshoot a little
+
+
+@pytest.mark.parametrize(
+    "audio", [np.zeros(0, np.float32), np.full(220_500, np.nan, np.float32), np.zeros(100, np.float32)]
+)
+def test_player_refuses_what_is_no_clip(audio):
+    with pytest.raises(il.AudioError):
+        explorer.player(audio, "broken")
+
+
+def _shown(panel):
+    return [child.value for child in panel.children[1].children]
+
+
+def test_relevance_panel_follows_its_menus(models):
+    panel = explorer.relevance_panel(models, il.curated_clips())
+    _, clip, instruments = panel.children[0].children
+    before = _shown(panel)
+    instruments.value = (0,)
+    after = _shown(panel)
+    assert after[2] != before[2] and after[:2] == before[:2]  # other heatmaps, same sound and spectrogram
+    clip.value = 4
+    assert _shown(panel)[0] != after[0] and _shown(panel)[1] != after[1]
+    assert "Celesta" in _shown(panel)[0]
+
+
+def test_composer_plays_what_is_chosen(synth):
+    panel = explorer.composer(synth)
+    instruments, seed = panel.children[0].children
+    instruments.value = (7,)
+    sound, _ = _decode(_shown(panel)[0])
+    expected = synth.render(il.random_score(np.random.default_rng(seed.value), instruments=[7]))
+    assert np.abs(np.abs(sound).max() - np.abs(expected).max()) < 0.1
+    before = _shown(panel)
+    seed.value += 1
+    assert _shown(panel) != before
+
+
+def test_a_panel_says_what_is_wrong_instead_of_a_picture(synth):
+    panel = explorer.composer(synth)
+    panel.children[0].children[0].value = ()
+    assert "no instrument was given" in _shown(panel)[0]
+
+
+def test_silence_and_empty_heatmaps_can_be_drawn():
+    silence = np.full((128, 431), FLOOR_DB, np.float32)
+    assert plots.heatmap_limit(np.zeros((1, 128, 431))) == 1.0
+    plots.heatmap(np.zeros((128, 431)), silence).figure.canvas.draw()
