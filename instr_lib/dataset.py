@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from . import spectrogram
 from .errors import DatasetError, InputError
 from .instruments import INSTRUMENTS
+from .memory import keep_freed_memory
 from .score import Score, random_score
 from .spectrogram import N_FRAMES, N_MELS
 from .synth import Synth, check_soundfont, find_soundfont, fluidsynth_version, soundfont_sha256
@@ -170,6 +171,7 @@ def _worker_synth(soundfont: str) -> Synth:
 
 def _write_shard(path: str, number: int, n_clips: int, settings: dict, soundfont: str) -> tuple[int, dict]:
     """In a worker: render one shard into ``….part`` and describe it. The caller puts it in place."""
+    keep_freed_memory()
     synth, labels = _worker_synth(soundfont), []
     mels = np.empty((_shard_clips(number, n_clips), N_MELS, N_FRAMES), np.uint8)
     for row in range(len(mels)):

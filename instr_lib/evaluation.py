@@ -14,6 +14,7 @@ import torch
 
 from .errors import InputError
 from .instruments import INSTRUMENTS
+from .memory import keep_freed_memory
 from .spectrogram import check_mels
 
 
@@ -46,6 +47,7 @@ def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> n
     InputError
         If the spectrograms have another shape or scale, or contain NaN.
     """
+    keep_freed_memory()
     mels = torch.from_numpy(check_mels(mels))[:, None]
     device, training = next(model.parameters()).device, model.training
     model.eval()

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 import torch
-from IPython.display import HTML, display
+from IPython.display import HTML
 
 from . import plots
 from .curated import CuratedClip
@@ -28,7 +28,7 @@ _NAMES = [(instrument.name, index) for index, instrument in enumerate(INSTRUMENT
 
 
 def player(audio: np.ndarray, title: str) -> HTML:
-    """A sound player with a caption: one clip float32 (220_500,), as MP3 inside the page (about 50 KB).
+    """A sound player with a title: one clip float32 (220_500,), as MP3 inside the page (about 50 KB).
 
     MP3 because every browser plays it. Louder than full scale is turned down, never clipped.
 
@@ -43,10 +43,15 @@ def player(audio: np.ndarray, title: str) -> HTML:
     soundfile.write(packed, audio, SAMPLE_RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
     data, title = base64.b64encode(packed.getvalue()).decode(), html.escape(title)
     return HTML(
-        f'<figure class="player" style="margin:0.5em 0"><figcaption>{title}</figcaption>'
-        f'<audio controls preload="metadata" aria-label="{title}" style="max-width:100%" '
-        f'src="data:audio/mpeg;base64,{data}"></audio></figure>'
+        '<div style="display:inline-flex;flex-direction:column;margin:0 1.5em 0.7em 0;max-width:100%">'
+        f'<span>{title}</span><audio controls preload="metadata" aria-label="{title}" style="max-width:100%" '
+        f'src="data:audio/mpeg;base64,{data}"></audio></div>'
     )
+
+
+def players(*pairs: tuple[np.ndarray, str]) -> HTML:
+    """Several players side by side, as far as the page is wide: pairs of sound and title."""
+    return HTML("".join(player(audio, title).data for audio, title in pairs))
 
 
 def _picture(draw) -> widgets.Image:
@@ -138,9 +143,3 @@ def relevance_panel(models: dict[str, torch.nn.Module], clips: tuple[CuratedClip
         _several(clips[first].score.instruments),
     ]
     return _panel(controls, content)
-
-
-def players(*pairs: tuple[np.ndarray, str]):
-    """Show several players, one below the other: pairs of sound and caption."""
-    for audio, title in pairs:
-        display(player(audio, title))

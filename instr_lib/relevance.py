@@ -21,6 +21,7 @@ from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 from .errors import InputError
 from .instruments import instrument_index
+from .memory import keep_freed_memory
 from .models import Front
 from .spectrogram import check_mels
 
@@ -73,6 +74,7 @@ def relevance(
         raise InputError(f"{len(mels)} spectrograms need {len(mels)} classes, not {len(classes)}")
     if composite not in COMPOSITES:
         raise InputError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
+    keep_freed_memory()
     # zennit merges BatchNorm into the convolutions and hangs hooks on every layer, and crp leaves some
     # there if anything fails in between: it does all that to a copy.
     model = copy.deepcopy(model).eval().requires_grad_(False)

@@ -7,12 +7,10 @@ from (seed, epoch).
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +26,7 @@ from tqdm.auto import tqdm
 from .dataset import ClipDataset
 from .errors import TrainingError
 from .evaluation import f1_scores
+from .memory import keep_freed_memory
 from .spectrogram import dequantise
 
 
@@ -71,19 +70,6 @@ def positive_weights(labels: np.ndarray) -> np.ndarray:
     if not ((positives > 0) & (positives < len(labels))).all():
         raise TrainingError(f"with {len(labels)} training clips some instrument is in none or in all: generate more clips")
     return ((len(labels) - positives) / positives).astype(np.float32)
-
-
-def keep_freed_memory():
-    """Tell glibc to keep freed memory instead of returning every large activation to the kernel.
-
-    Page faults are otherwise more than half the time of a training step on a CPU. Does nothing
-    where the C library is not glibc.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
-                libc.mallopt(option, value)
 
 
 def device_for() -> torch.device:
