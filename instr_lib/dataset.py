@@ -40,6 +40,8 @@ _HEADER = 128  # bytes of a .npy header, for the size of a shard
 
 def clip_score(index: int, seed: int = 0, split: str = "train") -> Score:
     """The score of one clip of a dataset, drawn anew from its address."""
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     return random_score(np.random.default_rng([seed, SPLITS[split], index]))
 
 
@@ -86,6 +88,8 @@ def generate(
             raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    if n_jobs == 0:
+        raise InputError("n_jobs must be 1 or more, or -1 for one a core; not 0")
     soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
     settings = _settings(int(seed), split, soundfont)
     versions = {"fluidsynth": fluidsynth_version(), "numpy": np.__version__, "scipy": scipy.__version__}
@@ -93,12 +97,14 @@ def generate(
     missing = [number for number, shard in enumerate(manifest["shards"]) if shard is None]
     if missing:
         _check_disk(path, sum(_shard_clips(number, n_clips) for number in missing))
-        work = (joblib.delayed(_write_shard)(str(path), number, n_clips, settings, str(soundfont)) for number in missing)
+        work = (joblib.delayed(_render_shard)(number, n_clips, settings, str(soundfont)) for number in missing)
         with tqdm(total=n_clips, desc=f"{split} clips", unit="clip", disable=not progress) as bar:
             bar.update(n_clips - sum(_shard_clips(number, n_clips) for number in missing))
-            for number, shard in joblib.Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(work):
-                os.replace(path / (shard["file"] + ".part"), path / shard["file"])
-                manifest["shards"][number] = shard
+            for number, mels, labels in joblib.Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(
+                work
+            ):
+                # Only this process writes: a worker that outlives it, when it is killed, leaves nothing behind.
+                shard = manifest["shards"][number] = _write_shard(path, number, mels, labels)
                 _write_json(path / MANIFEST, manifest)
                 bar.update(shard["clips"])
     return ClipDataset(path)
@@ -110,6 +116,12 @@ def _settings(seed: int, split: str, soundfont: Path) -> dict:
         "split": split,
         "shard": SHARD,
         "soundfont": {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)},
+        **_constants(),
+    }
+
+
+def _constants() -> dict:
+    return {
         "spectrogram": {
             name.lower(): getattr(spectrogram, name)
             for name in ("SAMPLE_RATE", "N_FFT", "HOP", "N_MELS", "N_FRAMES", "FLOOR_DB", "REFERENCE")
@@ -121,7 +133,9 @@ def _settings(seed: int, split: str, soundfont: Path) -> dict:
 def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> dict:
     """The manifest to work on, with ``None`` for each shard that is still to be made."""
     count = -(-n_clips // SHARD)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not path.is_dir():
+        raise DatasetError(f"{path} is a file: choose another place for the dataset, or delete it")
+    if not path.exists() or all(file.name == "manifest.part" for file in path.iterdir()):
         path.mkdir(parents=True, exist_ok=True)
         manifest = {"format": _FORMAT, "n_clips": n_clips, **settings, "versions": versions, "shards": [None] * count}
         _write_json(path / MANIFEST, manifest)
@@ -149,7 +163,10 @@ def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> di
             f"{path} was begun with {manifest['versions']} and cannot go on with {versions}, which may sound "
             "different: delete it and generate it again"
         )
-    return {**manifest, "n_clips": n_clips, "shards": shards}
+    manifest = {**manifest, "n_clips": n_clips, "shards": shards}
+    if None in shards:
+        _write_json(path / MANIFEST, manifest)  # before a shard that it names is replaced by a longer one
+    return manifest
 
 
 def _shard_clips(number: int, n_clips: int) -> int:
@@ -169,8 +186,8 @@ def _worker_synth(soundfont: str) -> Synth:
     return Synth(soundfont)
 
 
-def _write_shard(path: str, number: int, n_clips: int, settings: dict, soundfont: str) -> tuple[int, dict]:
-    """In a worker: render one shard into ``….part`` and describe it. The caller puts it in place."""
+def _render_shard(number: int, n_clips: int, settings: dict, soundfont: str) -> tuple[int, np.ndarray, list[list[int]]]:
+    """In a worker: the clips of one shard, uint8 (clips, 128, 431), and their labels."""
     keep_freed_memory()
     synth, labels = _worker_synth(soundfont), []
     mels = np.empty((_shard_clips(number, n_clips), N_MELS, N_FRAMES), np.uint8)
@@ -178,13 +195,20 @@ def _write_shard(path: str, number: int, n_clips: int, settings: dict, soundfont
         score = clip_score(number * SHARD + row, settings["seed"], settings["split"])
         mels[row] = spectrogram.quantise(spectrogram.log_mel(synth.render(score)))
         labels.append(list(score.instruments))
+    return number, mels, labels
+
+
+def _write_shard(path: Path, number: int, mels: np.ndarray, labels: list[list[int]]) -> dict:
+    """Put one shard in place, whole or not at all, and describe it for the manifest."""
     file = f"clips-{number:05d}.npy"
-    part = Path(path) / (file + ".part")
+    part = path / (file + ".part")
     with open(part, "wb") as out:
         np.save(out, mels)
         out.flush()
         os.fsync(out.fileno())
-    return number, {"file": file, "clips": len(mels), "sha256": _sha256(part), "labels": labels}
+    shard = {"file": file, "clips": len(mels), "sha256": _sha256(part), "labels": labels}
+    os.replace(part, path / file)
+    return shard
 
 
 def _sha256(path: Path) -> str:
@@ -221,6 +245,13 @@ def _read_manifest(path: Path) -> dict:
             manifest[name]
         if len(manifest["shards"]) != -(-manifest["n_clips"] // manifest["shard"]):
             raise ValueError
+        for shard in manifest["shards"]:
+            if shard is not None:
+                shard["file"], shard["sha256"]
+                if len(shard["labels"]) != shard["clips"]:
+                    raise ValueError
+                if not all(type(i) is int and 0 <= i < len(INSTRUMENTS) for label in shard["labels"] for i in label):
+                    raise ValueError
     except (ValueError, KeyError, TypeError):
         raise DatasetError(f"{path / MANIFEST} is damaged: {remedy}") from None
     return manifest
@@ -248,6 +279,9 @@ class ClipDataset:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
         remedy = "il.generate with the same arguments makes it again"
+        for name, ours in _constants().items():
+            if self.manifest[name] != ours:
+                raise DatasetError(f"{self.path} was made with other {name}: delete it and generate it again")
         unfinished = sum(shard is None for shard in self.manifest["shards"])
         if unfinished:
             raise DatasetError(f"{self.path} is not finished ({unfinished} shards to go): {remedy}")
@@ -275,7 +309,8 @@ class ClipDataset:
 
     def stored(self, indices) -> np.ndarray:
         """Several clips as they are stored: uint8 (n, 128, 431), a copy."""
-        return np.stack([self._shards[i // self.manifest["shard"]][i % self.manifest["shard"]] for i in indices])
+        rows = (range(len(self))[i] for i in indices)
+        return np.stack([self._shards[i // self.manifest["shard"]][i % self.manifest["shard"]] for i in rows])
 
     def mels(self, indices=None) -> np.ndarray:
         """Several clips (all, if none are named): float32 (n, 128, 431) in dB."""

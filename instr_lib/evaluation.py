@@ -7,6 +7,7 @@ of it.
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -49,12 +50,13 @@ def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> n
     """
     keep_freed_memory()
     mels = torch.from_numpy(check_mels(mels))[:, None]
-    device, training = next(model.parameters()).device, model.training
+    device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
     model.eval()
     try:
         logits = [model(batch.to(device)).float().cpu() for batch in mels.split(batch_size)] if len(mels) else []
     finally:
-        model.train(training)
+        for module, mode in modes:
+            module.training = mode
     return torch.sigmoid(torch.cat([torch.empty(0, len(INSTRUMENTS)), *logits])).numpy()
 
 
@@ -103,6 +105,8 @@ def bootstrap_f1(
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples)  # (resamples, n)
     resampled = _f1(*(counts @ x.astype(float) for x in (labels & predicted, labels, predicted)))
     value, tails = f1_scores(labels, predicted), (50 * (1 - level), 50 * (1 + level))
-    each = Interval(value, *np.nanpercentile(resampled, tails, axis=0))
-    macro = Interval(float(np.nanmean(value)), *np.nanpercentile(np.nanmean(resampled, axis=1), tails).tolist())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is defined the answer is NaN
+        each = Interval(value, *np.nanpercentile(resampled, tails, axis=0))
+        macro = Interval(float(np.nanmean(value)), *np.nanpercentile(np.nanmean(resampled, axis=1), tails).tolist())
     return macro, each

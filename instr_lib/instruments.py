@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from .errors import InstrumentError
 
 
@@ -55,9 +57,9 @@ def instrument_index(which: str | int) -> int:
         raise InstrumentError(f"no instrument is called '{which}'; {hint}")
     try:
         index = int(which)
-    except (TypeError, ValueError):
-        raise InstrumentError(f"{which!r} is neither the name nor the index of an instrument") from None
-    if index != which or isinstance(which, bool) or not 0 <= index < len(INSTRUMENTS):
+    except (TypeError, ValueError, OverflowError):
+        raise InstrumentError(f"{which!r} is neither the name nor the index of an instrument; see il.INSTRUMENTS") from None
+    if index != which or isinstance(which, (bool, np.bool_)) or not 0 <= index < len(INSTRUMENTS):
         raise InstrumentError(f"no instrument has index {which!r}; indices go from 0 to {len(INSTRUMENTS) - 1}")
     return index
 

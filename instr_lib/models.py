@@ -8,6 +8,7 @@ as after it (both are monotone) and costs a quarter. Chapter 3 shows them layer 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections import OrderedDict
@@ -136,13 +137,11 @@ ARCHITECTURES = {"original": OriginalCNN, "compact": CompactCNN}
 
 def layer_table(model: nn.Module) -> list[tuple[str, tuple[int, ...], int]]:
     """Each layer of ``model.layers`` in order: (kind, output shape without the batch, parameters)."""
-    rows, x, training = [], torch.zeros(2, *model.input_shape), model.training
-    model.eval()
+    rows, x = [], torch.zeros(1, *model.input_shape)
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in copy.deepcopy(model.layers).eval():  # a copy keeps its statistics and mode as they are
             x = layer(x)
             rows.append((type(layer).__name__, tuple(x.shape[1:]), sum(p.numel() for p in layer.parameters())))
-    model.train(training)
     return rows
 
 
@@ -158,7 +157,9 @@ def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    architecture = next(name for name, kind in ARCHITECTURES.items() if type(model) is kind)
+    architecture = next((name for name, kind in ARCHITECTURES.items() if type(model) is kind), None)
+    if architecture is None:
+        raise WeightsError(f"{type(model).__name__} is none of our networks: save_model writes OriginalCNN or CompactCNN")
     part = path.with_suffix(".part")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, {"architecture": architecture})
     os.replace(part, path)
@@ -203,7 +204,10 @@ def load_model(which: str | os.PathLike) -> nn.Module:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {type(model).__name__}: {str(error).splitlines()[-1].strip()}") from None
+        raise WeightsError(
+            f"{path} does not fit {type(model).__name__} ({str(error).splitlines()[-1].strip()}): "
+            "choose the file that belongs to the network, or train again"
+        ) from None
     if not all(torch.isfinite(v).all() for v in state.values()):
         raise WeightsError(f"{path} contains NaN or infinity: train again or restore it")
     return model.eval()

@@ -67,7 +67,7 @@ def relevance(
         If a class does not exist.
     """
     mels = check_mels(mels)
-    classes = [instrument_index(c) for c in ([classes] if isinstance(classes, (str, int)) else classes)]
+    classes = [instrument_index(c) for c in ([classes] if isinstance(classes, (str, int, np.integer)) else classes)]
     if len(mels) == 1 and len(classes) > 1:
         mels = np.broadcast_to(mels, (len(classes), *mels.shape[1:]))
     if len(classes) != len(mels):
@@ -80,6 +80,11 @@ def relevance(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     front, layers = getattr(model, "front", None), getattr(model, "layers", model)
     device = next(model.parameters()).device
+    if len(mels):
+        with torch.no_grad():
+            outputs = model(torch.tensor(mels[:1], device=device)[:, None]).shape[1]
+        if max(classes) >= outputs:
+            raise InputError(f"class {max(classes)} does not exist: the network has {outputs} outputs")
     attribution = CondAttribution(layers)
     heats = [np.empty((0, *mels.shape[1:]), np.float32)]
     for start in range(0, len(mels), batch_size):
@@ -89,7 +94,8 @@ def relevance(
         x = (front.enlarge(unit) if front else unit).contiguous().requires_grad_()
         conditions = [{"y": [c]} for c in classes[part]]
         rules = COMPOSITES[composite](canonizers=[SequentialMergeBatchNorm()])
-        heat = attribution(x, conditions, rules, exclude_parallel=False).heatmap  # summed over channels
+        with torch.enable_grad():
+            heat = attribution(x, conditions, rules, exclude_parallel=False).heatmap  # summed over channels
         if isinstance(front, Front) and front.size is not None:
             heat = _back_to_cells(front, unit, heat[:, None])[:, 0]
         heats.append(heat.detach().cpu().numpy().reshape(-1, *mels.shape[1:]))

@@ -67,8 +67,8 @@ class Score:
             raise ScoreError("a score needs at least one note")
         for note in self.notes:
             instrument_index(note.instrument)
-            if not (0 <= note.pitch <= 127 and 1 <= note.velocity <= 127):
-                raise ScoreError(f"{note} has a pitch outside 0-127 or a velocity outside 1-127")
+            if note.pitch not in range(128) or note.velocity not in range(1, 128):
+                raise ScoreError(f"{note} has a pitch outside 0-127 or a velocity outside 1-127, or not a whole number")
             if not (note.onset >= 0 and note.duration > 0 and note.end <= CLIP_SECONDS + 0.5 / TICKS_PER_SECOND):
                 raise ScoreError(
                     f"a {INSTRUMENTS[note.instrument].name} note sounds from {note.onset:.2f} s to {note.end:.2f} s, but "
@@ -126,8 +126,14 @@ class Score:
             If the file is missing, damaged, has no notes, uses percussion or a program that is
             not one of the twelve, or holds more than one clip of music.
         """
-        name = "the MIDI file" if isinstance(file, mido.MidiFile) else str(getattr(file, "name", file))
+        name = str(file) if isinstance(file, (str, os.PathLike)) else str(getattr(file, "name", None) or "the MIDI file")
+        if isinstance(file, mido.MidiFile):
+            name = str(file.filename or "the MIDI file")
         midi = file if isinstance(file, mido.MidiFile) else _read_midi(file, name)
+        if midi.type == 2:
+            raise ScoreError(f"{name} is of MIDI type 2 (independent tracks); export it as type 0 or 1")
+        if midi.ticks_per_beat <= 0:
+            raise ScoreError(f"{name} is damaged: its clock has {midi.ticks_per_beat} ticks a beat; export it again")
         try:
             return cls(tuple(_notes(midi)))
         except (ScoreError, InstrumentError) as error:
@@ -146,8 +152,6 @@ def _read_midi(file, name: str) -> mido.MidiFile:
         midi = mido.MidiFile(file=io.BytesIO(data))
     except Exception as error:  # mido lets EOFError, KeySignatureError, ValueError, IndexError … through
         raise ScoreError(f"{name} is damaged or cut short ({error or type(error).__name__}); export it again") from None
-    if midi.type == 2:
-        raise ScoreError(f"{name} is of MIDI type 2 (independent tracks); export it as type 0 or 1")
     return midi
 
 
@@ -168,7 +172,10 @@ def _notes(midi: mido.MidiFile):
             yield Note(instrument, message.note, velocity, start / TICKS_PER_SECOND, max(1, end - start) / TICKS_PER_SECOND)
     left = [key for key, notes in sounding.items() if notes]
     if left:
-        raise ScoreError(f"{len(left)} notes never end (the first: pitch {left[0][1]} on channel {left[0][0] + 1})")
+        raise ScoreError(
+            f"{len(left)} notes never end (the first: pitch {left[0][1]} on channel {left[0][0] + 1}): "
+            "export it again with their note-offs"
+        )
 
 
 def _instrument(channel: int, program: dict[int, int]) -> int:

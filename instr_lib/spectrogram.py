@@ -38,7 +38,7 @@ def check_audio(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray
     if sample_rate != SAMPLE_RATE:
         raise AudioError(f"the sound has {sample_rate} samples a second, the network hears {SAMPLE_RATE}: resample it")
     if audio.size == 0:
-        raise AudioError("the sound is empty (0 samples)")
+        raise AudioError(f"the sound is empty (0 samples): a clip has {CLIP_SAMPLES}")
     if audio.dtype.kind not in "fiu":
         raise AudioError(f"the sound must be real numbers, not {audio.dtype}")
     if audio.dtype.kind != "f":
@@ -67,8 +67,8 @@ def check_mels(mels: np.ndarray) -> np.ndarray:
     if mels.dtype.kind != "f":
         raise InputError(f"spectrograms must be floating-point dB, not {mels.dtype}; see il.log_mel")
     if not np.isfinite(mels).all():
-        raise InputError("spectrograms contain NaN or infinity")
-    if mels.size and (mels.min() < FLOOR_DB - 1 or mels.max() > 20):
+        raise InputError("spectrograms contain NaN or infinity; see il.log_mel")
+    if mels.size and (mels.min() < FLOOR_DB - 1 or mels.max() > 1):
         raise InputError(
             f"spectrograms range from {mels.min():.1f} to {mels.max():.1f}, not within {FLOOR_DB:g} … 0 dB; see il.log_mel"
         )

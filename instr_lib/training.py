@@ -7,6 +7,7 @@ from (seed, epoch).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -44,8 +45,11 @@ class TrainSettings:
     def __post_init__(self):
         if self.schedule not in ("constant", "one-cycle"):
             raise TrainingError(f"schedule must be 'constant' or 'one-cycle', not {self.schedule!r}")
-        if min(self.epochs, self.batch_size) < 1 or not self.learning_rate > 0:
-            raise TrainingError(f"epochs, batch_size and learning_rate must be positive: {self}")
+        whole = all(isinstance(v, int) for v in (self.epochs, self.batch_size, self.seed))
+        if not whole or min(self.epochs, self.batch_size) < 1 or self.seed < 0 or not self.learning_rate > 0:
+            raise TrainingError(
+                f"epochs, batch_size and learning_rate must be positive, and seed, epochs and batch_size whole: {self}"
+            )
 
     def rate(self, progress: float) -> float:
         """Learning rate at a share of the run from 0 to 1."""
@@ -118,13 +122,18 @@ def train(
         If the run's folder holds a run with other settings or data, or a damaged checkpoint.
     """
     settings = settings or TrainSettings()
+    for name, index in (("training", train_index), ("validation", val_index)):
+        if len(index) == 0:
+            raise TrainingError(f"the {name} part has no clip: it needs at least one")
+        if not (min(index) >= 0 and max(index) < len(ds)):
+            raise TrainingError(f"the {name} part names a clip outside 0 to {len(ds) - 1}: the data have {len(ds)} clips")
     device = device_for()
     keep_freed_memory()
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     weights = torch.from_numpy(positive_weights(ds.labels[train_index])).to(device)
     identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
-    identity["clips"] = [len(train_index), len(val_index)]
+    identity["clips"] = [hashlib.sha256(np.asarray(i, np.int64).tobytes()).hexdigest() for i in (train_index, val_index)]
     checkpoint = Path(run) / "checkpoint.safetensors" if run else None
     history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
     best = best or {}
@@ -202,7 +211,7 @@ def _validate(model, ds, index, weights, device, batch_size) -> dict:
             total += loss.item() * len(batch)
             logits.append(out.cpu())
     predicted = torch.cat(logits).numpy() > 0
-    return {"val_loss": total / len(index), "val_f1": float(f1_scores(ds.labels[index], predicted).mean())}
+    return {"val_loss": total / len(index), "val_f1": float(np.nanmean(f1_scores(ds.labels[index], predicted)))}
 
 
 def _save_checkpoint(path: Path, identity, model, optimizer, best, history):
