@@ -1,0 +1,36 @@
+# make book [PROFILE=quick]   execute the notebooks and build the book into _build/html
+#                             (smoke: for the tests; quick: minutes; full: the whole experiment)
+# make test [PYTEST_ARGS=]    every test, notebooks and book build included
+# make lab  [LAB_ARGS=]       JupyterLab on the notebooks
+# make clean                  remove what was built, but not .venv
+#
+# Each of the first three first sets up what is missing; PYTHON=... names the Python to do it with.
+
+PROFILE ?= quick
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+    $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV_PYTHON = .venv/bin/python
+
+# Another installation's modules must not leak into ours.
+unexport PYTHONHOME PYTHONPATH
+# Files are UTF-8, whatever the terminal is set to.
+export PYTHONUTF8 = 1
+
+.PHONY: book test lab clean setup
+
+book: setup
+	@$(VENV_PYTHON) book/build.py --profile $(PROFILE)
+
+test: setup
+	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+lab: setup
+	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks
+
+setup:
+	@$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 was not found: install it (Debian, Ubuntu: \
+	'apt-get install python3 python3-venv') or name it: make PYTHON=/path/to/python3)) book/setup.py
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +

@@ -1,0 +1,312 @@
+"""Execute the notebooks and build the book. `make book` runs this with the Python of .venv.
+
+notebooks/*.ipynb --papermill, profiles/X.yml--> _build/X/executed/     (reused while nothing changed)
+executed notebooks + book/* + _config.yml + _toc.yml --> _build/X/source/
+_build/X/source/ --jupyter-book, warnings are errors--> _build/html/    (replaced only by a book that passes)
+"""
+
+import argparse
+import base64
+import datetime
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from importlib import metadata, resources
+from pathlib import Path
+
+import nbformat
+import yaml
+from PIL import Image
+
+import instr_lib as il
+from instr_lib import synth
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements.lock"
+NEED_GB = 1
+PAGE_MB = 3  # with its pictures and sounds: what a phone has to fetch
+INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
+WIDGET = "application/vnd.jupyter.widget-view+json"
+FOREIGN_CSS = re.compile(r"(url\(|@import)\s*['\"]?(https?:)?//")
+
+
+def digest(*parts: str | Path) -> str:
+    """SHA-256 of texts and files, each kept apart from the next."""
+    single = (part.read_bytes() if isinstance(part, Path) else part.encode() for part in parts)
+    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in single)).hexdigest()
+
+
+def digest_tree(folder: Path) -> str:
+    """SHA-256 of a folder's files with their names."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return digest(*(part for file in files for part in (str(file.relative_to(folder)), file)))
+
+
+def keys(profile: str, sound: str) -> dict[Path, str]:
+    """The notebooks that _toc.yml names, each with a hash of all that its page depends on, earlier pages included."""
+    common = [sound, platform.python_version(), digest_tree(ROOT / "instr_lib"), digest_tree(ROOT / "models")]
+    key, found = digest(*common, LOCK, ROOT / "profiles" / f"{profile}.yml"), {}
+    for name in re.findall(r"^[\s-]*file:\s*(notebooks/\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE):
+        page = Path(f"{name}.ipynb")
+        if not (ROOT / page).is_file():
+            sys.exit(f"book: _toc.yml names {name}, but there is no {page}")
+        # Not the file: saving it in JupyterLab, with outputs, changes no page.
+        cells = [(cell.cell_type, cell.source, cell.metadata) for cell in nbformat.read(ROOT / page, 4).cells]
+        key = found[page] = digest(key, json.dumps(cells))
+    return found
+
+
+def preflight(out: Path) -> str:
+    """Stop before any long work if it cannot succeed. Returns what the sound depends on."""
+    free = shutil.disk_usage(out).free / 1e9
+    if free < NEED_GB:
+        sys.exit(f"book: {free:.1f} GB are free in {out}, but {NEED_GB} GB are needed: make room")
+    try:
+        il.Synth()  # the library and every program of the soundfont
+        return f"FluidSynth {synth.fluidsynth_version()} {synth.soundfont_sha256(synth.find_soundfont())}"
+    except il.InstrError as error:
+        sys.exit(f"book: {error}")
+
+
+def isolate(cache: Path):
+    """Let what the user has set up for Jupyter, IPython and matplotlib change no page."""
+    os.environ.update(
+        JUPYTER_PATH=f"{sys.prefix}/share/jupyter",  # searched first: a user's own kernel "python3" is not taken
+        IPYTHONDIR=str(cache / "ipython"),
+        MPLCONFIGDIR=str(cache / "matplotlib"),
+        TQDM_DISABLE="1",  # progress bars are for people who watch
+    )
+    if "INSTR_SOUNDFONT" in os.environ:  # kernels run in notebooks/
+        os.environ["INSTR_SOUNDFONT"] = str(Path(os.environ["INSTR_SOUNDFONT"]).expanduser().absolute())
+    os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
+
+
+def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]:
+    """Execute a notebook, or reuse its executed copy if it was made with the same key.
+
+    Returns the seconds that it took, now or then, and whether it was reused.
+    """
+    done = out / profile / "executed" / page.name
+    part = done.with_suffix(".part.ipynb")
+    made = nbformat.read(done, 4).metadata.get("made", {}) if done.exists() else {}
+    if made.get("key") == key:
+        return made["seconds"], True
+    print(f"book: executing {page}", flush=True)
+    done.unlink(missing_ok=True)  # the files that it left for later pages are about to change
+    done.parent.mkdir(parents=True, exist_ok=True)
+
+    import matplotlib.font_manager  # noqa: F401  makes its list of fonts; in a kernel it would say so on stderr
+    import papermill
+    from nbclient import NotebookClient
+
+    # nbclient answers Output widgets as a browser would, and then hangs now and then (its issue 312). Without
+    # that, what `interact` shows first is kept as the cell's output, which is what a page needs.
+    NotebookClient.on_comm_open_jupyter_widget = lambda client, message: None
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # not every notebook has every parameter
+    # Profiles write ../_build, as seen from notebooks/, for the folder that --out may move.
+    parameters = (ROOT / "profiles" / f"{profile}.yml").read_text()
+    parameters = yaml.safe_load(parameters.replace("../_build", os.path.relpath(out, ROOT / "notebooks")))
+    options = dict(kernel_name="python3", language="python", start_timeout=180, progress_bar=False)
+    options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel's own log; ours is the notebook
+    start = time.monotonic()
+    try:
+        papermill.execute_notebook(ROOT / page, part, parameters, cwd=ROOT / page.parent, **options)
+    except papermill.PapermillExecutionError:
+        pass  # the copy says more exactly what failed
+    except RuntimeError as error:  # nbclient's DeadKernelError and the like
+        sys.exit(f"book: {page} was not executed: {error} (out of memory?)")
+    notebook = nbformat.read(part, 4)
+    if problem := find_problem(notebook):
+        sys.exit(f"book: {page}, {problem} (all of it: {part})")
+    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "image/png" in data:
+            data["image/png"] = lighten(data["image/png"])
+    seconds = time.monotonic() - start
+    notebook.metadata.made = {"key": key, "seconds": seconds, "provenance": provenance(profile)}
+    nbformat.write(notebook, part)
+    part.replace(done)
+    return seconds, False
+
+
+def find_problem(notebook) -> str | None:
+    """What must not be on a page: an error, else anything on stderr. Cells are counted as in the source."""
+    problems = []
+    cells = [c for c in notebook.cells if not {INJECTED, "papermill-error-cell-tag"} & set(c.metadata.get("tags", []))]
+    for number, cell in enumerate(cells, 1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                last = (output.evalue.strip() or "no message").splitlines()[-1]
+                return f"cell {number} of {len(cells)} failed: {output.ename}: {last}"
+            if output.get("name") == "stderr":
+                problems.append(f"cell {number} of {len(cells)} wrote to stderr: {output.text.strip().splitlines()[0]}")
+    return problems[0] if problems else None
+
+
+def lighten(png: str) -> str:
+    """A base64 PNG with a palette of 256 colours: the same picture to the eye, in a third of the bytes."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    # Of Pillow's methods the one that keeps rare colours, such as a colour bar's end.
+    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    packed = io.BytesIO()
+    picture.save(packed, "PNG", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode()
+
+
+def provenance(profile: str) -> str:
+    """One paragraph of Markdown: when, from what and with what a page is made."""
+    versions = [f"{name} {metadata.version(name)}" for name in ("instr_lib", "torch", "zennit-crp")]
+    versions += [f"FluidSynth {synth.fluidsynth_version()}", f"Python {platform.python_version()}"]
+    return (
+        f"*Made on {datetime.date.today()} in profile `{profile}` at commit `{commit()}` with {', '.join(versions)}. "
+        f"To make it anew: <code>make book PROFILE={profile}</code>.*"
+    )
+
+
+def commit() -> str:
+    """The short name of git's commit, with what was changed since told; "unknown" outside of git."""
+    commands = ("rev-parse --show-toplevel", "rev-parse --short --verify HEAD", "status --porcelain")
+    answers = [run(["git", "-C", ROOT, *command.split()]).stdout.strip() for command in commands if shutil.which("git")]
+    if not answers or answers[0] != str(ROOT) or not answers[1]:
+        return "unknown"
+    return answers[1] + "+changes" * bool(answers[2])
+
+
+def run(command: list) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def publish(notebook):
+    """Make an executed notebook a page: without papermill's traces and live widgets, with its provenance."""
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        if INJECTED in cell.metadata.get("tags", []):
+            cell.metadata.tags.append("remove-cell")
+        if "outputs" in cell:  # a widget is dead without a kernel, and its text is no substitute
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+    made = notebook.metadata.pop("made")
+    for name in ("papermill", "widgets"):
+        notebook.metadata.pop(name, None)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(f"---\n\n{made.provenance}", id="provenance"))
+
+
+def assemble(notebooks: Iterable[Path], profile: str, out: Path) -> Path:
+    """Put together, always anew, the folder that jupyter-book reads."""
+    source = out / profile / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", ".*"))
+    if (source / "book" / "_static").is_dir():  # here its scripts and styles are linked on every page
+        shutil.copytree(source / "book" / "_static", source / "_static")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, source)
+    for page in source.rglob("*.md"):
+        page.write_text(page.read_text().replace("{{profile}}", profile))
+    for page in notebooks:
+        notebook = nbformat.read(out / profile / "executed" / page.name, 4)
+        publish(notebook)
+        (source / page).parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, source / page)
+    return source
+
+
+def build_html(source: Path, html: Path):
+    """Build the pages, check them and only then put them in the place of the last ones."""
+    staging = source.with_name("staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", source]
+    command += ["--path-output", staging, "-W", "--keep-going", "-q"]
+    done = run(command)
+    if done.returncode:
+        sys.exit(f"{done.stderr.replace(f'{source}/', '')}book: jupyter-book has warnings or errors: see above")
+    built = staging / "_build" / "html"
+    shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax")
+    files = sorted(file for file in built.rglob("*") if file.suffix in (".html", ".css"))
+    problems = [problem for file in files for problem in check_page(file)]
+    if problems:
+        sys.exit("\n".join(problems) + f"\nbook: pages that must not be published: see above and {built}")
+    shutil.rmtree(html, ignore_errors=True)
+    built.replace(html)
+    shutil.rmtree(staging)
+
+
+def check_page(page: Path) -> list[str]:
+    """What is wrong with a page or a style sheet: too large with pictures and sounds, or loading from elsewhere."""
+    text, files = page.read_text(), {page}
+    problems = [f"{page.name}: a style loads something from elsewhere"] if FOREIGN_CSS.search(text) else []
+
+    def look(tag, attributes):
+        names = ("src", "href", "xlink:href", "srcset", "poster", "data") if tag != "a" else ()
+        for url in (url for name, value in attributes if name in names and value for url in re.split(r",\s+", value)):
+            if re.match(r"(https?:)?//", url):
+                problems.append(f"{page.name}: <{tag}> loads {url}")
+            elif tag in ("img", "audio", "source", "video", "object", "embed") and not url.startswith("data:"):
+                files.add(page.parent / url.split()[0])
+
+    parser = HTMLParser()
+    parser.handle_starttag = look
+    parser.feed(text)
+    size = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+    if size > PAGE_MB:
+        problems.append(f"{page.name}: {size:.1f} MB with its pictures and sounds, more than {PAGE_MB}")
+    return problems
+
+
+def main():
+    profiles = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="quick", choices=profiles)
+    parser.add_argument("--out", type=Path, default=ROOT / "_build", help="where everything goes (default: _build)")
+    arguments = parser.parse_args()
+    profile, out = arguments.profile, arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        fcntl.flock(os.open(out, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(f"book: another build is writing to {out}: wait for it or choose another --out")
+
+    rows, begin = [], time.monotonic()
+    notebooks = keys(profile, preflight(out))
+    isolate(out / "cache")
+    for page, key in notebooks.items():
+        rows.append((page.stem, *execute(page, profile, key, out)))
+
+    start = time.monotonic()
+    source, html = assemble(notebooks, profile, out), out / "html"
+    key, stamp = digest(digest_tree(source), LOCK), html / ".source"
+    reused = stamp.exists() and stamp.read_text() == key and (html / "index.html").exists()
+    if not reused:
+        print("book: building the pages", flush=True)
+        build_html(source, html)
+        stamp.write_text(key)
+    rows.append(("pages", time.monotonic() - start, reused))
+    report(rows, time.monotonic() - begin, html)
+
+
+def report(rows: list[tuple[str, float, bool]], seconds: float, html: Path):
+    """Say how long each step took, in this run or when it was made, and where to look."""
+    width = max(len(name) for name, *_ in rows)
+    print(f"\n{'step':{width}}  seconds")
+    for name, took, reused in rows:
+        print(f"{name:{width}}  {took:7.1f}{'  reused' * reused}")
+    print(f"{'in all':{width}}  {seconds:7.1f}\n\nOpen  {html / 'index.html'}")
+    print(f"or    python3 -m http.server -d {shlex.quote(str(html))}  and then localhost:8000")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends the kernel too, like Ctrl-C
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nbook: stopped; finished chapters are kept: run it again to go on")

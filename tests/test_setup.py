@@ -1,0 +1,361 @@
+"""Setting up and building: what is wrong is said at once in one line, and nothing half-done passes for finished."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from packaging.requirements import Requirement
+
+from instr_lib import synth
+
+ROOT = Path(__file__).parents[1]
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def load(name, root=ROOT):
+    """A script of book/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, root / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(code, cwd, **environment):
+    """Run Python code with the folder's book/ on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(cwd / "book"), **environment}
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+# --- setup.py ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with a space in its path, of which only setting up is there."""
+    root = tmp_path / "a project"
+    (root / "book").mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "setup.py", root / "book")
+    for name in ("requirements.lock", "pyproject.toml"):
+        (root / name).write_text(f"# {name}\n")
+    return root
+
+
+def set_up(root, before="", **environment):
+    """Run setup.main() with every step of the installation replaced by printing its name."""
+    code = f"""
+import setup
+def step(label, command, **kwargs):
+    print(label)
+    (setup.VENV / "bin").mkdir(parents=True, exist_ok=True)
+    (setup.VENV / "bin" / "python").touch()
+    return True, ""
+setup.run, setup.NEW_GB = step, 0
+{before}
+setup.main()
+"""
+    return run(code, root, **environment)
+
+
+def assert_refused(done, *words):
+    assert done.returncode == 1 and done.stdout == "", done
+    assert done.stderr.startswith("setup: ") and done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+SF2 = b"RIFF" + struct.pack("<I", 4 + 100) + b"sfbk" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(None, "does not exist"), (b"", "empty"), (b"once upon a time", "not an SF2"), (SF2[:-1], "cut short")],
+    ids=["missing", "empty", "text", "truncated"],
+)
+def test_bad_soundfont_stops_at_once(project, tmp_path, content, word):
+    font = tmp_path / "my font.sf2"
+    if content is not None:
+        font.write_bytes(content)
+    start = time.monotonic()
+    done = run("import setup; setup.NEW_GB = 0; setup.main()", project, INSTR_SOUNDFONT=str(font))
+    assert time.monotonic() - start < 5  # a fraction of it on an idle machine
+    assert_refused(done, str(font), word, "INSTR_SOUNDFONT")
+    assert not (project / ".venv").exists()
+
+
+def test_whole_soundfont_is_taken(project, tmp_path):
+    (tmp_path / "my.sf2").write_bytes(SF2)
+    assert set_up(project, INSTR_SOUNDFONT=str(tmp_path / "my.sf2")).returncode == 0
+
+
+def test_soundfont_is_looked_for_where_the_library_looks():
+    assert load("setup").SOUNDFONT_PLACES == synth._PLACES
+
+
+def test_other_pythons_are_refused(project):
+    for version in ((3, 10, 14), (3, 14, 0), (2, 7, 18)):
+        done = run(f"import setup; setup.check_python({version})", project)
+        assert_refused(done, "Python {}.{}".format(*version), "3.11", "PYTHON=")
+    assert run("import setup; [setup.check_python((3, n, 0)) for n in (11, 12, 13)]", project).returncode == 0
+
+
+def test_no_python_at_all_is_said_by_make(project):
+    shutil.copy(ROOT / "Makefile", project)
+    done = subprocess.run(["make", "PYTHON="], cwd=project, capture_output=True, text=True)
+    assert done.returncode != 0 and "3.11, 3.12 or 3.13 was not found" in done.stderr
+
+
+def test_little_disk_is_refused(project):
+    done = set_up(project, "setup.shutil.disk_usage = lambda path: type('', (), {'free': 3.2e9}); setup.NEW_GB = 10")
+    assert_refused(done, "3.2 GB", "10 GB", str(project))
+
+
+MISSING = "setup.ctypes.util.find_library = lambda name: None; setup.SOUNDFONT_PLACES = ()\n"
+
+
+def test_missing_packages_are_named_where_we_may_not_install(project):
+    done = set_up(project, MISSING + "setup.sudo = lambda: None", INSTR_SOUNDFONT="")
+    assert_refused(done, "sudo apt-get install libfluidsynth3 fluid-soundfont-gm", "INSTR_SOUNDFONT", "brew")
+    assert not (project / ".venv").exists()
+
+
+def test_missing_packages_are_installed_where_we_may(project, tmp_path):
+    """apt-get is replaced by a script that fails until `update` was called, as with old package lists."""
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    apt.write_text(
+        f'#!/bin/sh\necho "$DEBIAN_FRONTEND $@" >> "{tmp_path}/log"\n'
+        f'case "$*" in *update*) touch "{tmp_path}/new";; esac\ntest -e "{tmp_path}/new" || {{ echo E: gone; exit 100; }}\n'
+    )
+    apt.chmod(0o755)
+    path = f"{apt.parent}:{os.environ['PATH']}"
+    done = run("import setup; setup.install_packages(['libfluidsynth3'], [])", project, PATH=path)
+    calls = (tmp_path / "log").read_text().splitlines()
+    assert done.returncode == 0 and all(call.startswith("noninteractive -q ") for call in calls)
+    assert "update" in calls[-2] and calls[-1].endswith("install -y --no-install-recommends libfluidsynth3")
+
+    apt.write_text("#!/bin/sh\necho E: no network; exit 100\n")
+    done = run("import setup; setup.install_packages(['libfluidsynth3'], [])", project, PATH=path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert "E: no network" in done.stderr and "sudo apt-get install libfluidsynth3" in done.stderr
+
+
+def test_environment_is_made_once_and_renewed_when_the_lock_changes(project):
+    assert set_up(project).stdout.count("\n") == 3  # .venv, packages, instr_lib
+    (project / ".venv" / "mark").touch()
+    start = time.monotonic()
+    assert set_up(project).stdout == ""
+    assert time.monotonic() - start < 3
+    (project / "requirements.lock").write_text("other==1\n")
+    assert set_up(project).stdout.count("\n") == 3 and (project / ".venv" / "mark").exists()
+
+
+def test_interrupted_environment_is_made_anew(project):
+    fail = "done = setup.run; setup.run = lambda label, *a, **k: (done(label, *a, **k)[0] and {} not in label, 'no space')"
+    set_up(project)
+    (project / "pyproject.toml").write_text("# changed\n")
+    done = set_up(project, fail.format("'packages'"))
+    assert done.returncode == 1 and "no space" in done.stderr and "Traceback" not in done.stderr
+    (project / ".venv" / "half").touch()
+    assert set_up(project).stdout.count("\n") == 3 and not (project / ".venv" / "half").exists()
+    moved = project.rename(project.with_name("elsewhere"))  # its scripts name the old place
+    (moved / ".venv" / "old").touch()
+    assert set_up(moved).stdout.count("\n") == 3 and not (moved / ".venv" / "old").exists()
+
+
+def test_lock_is_exact_and_holds_what_the_project_asks_for():
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#"]
+    locked = {}
+    for requirement in map(Requirement, lines):
+        (only,) = requirement.specifier
+        assert only.operator == "==" and requirement.url is None
+        locked[re.sub("[-_.]+", "-", requirement.name).lower()] = only.version
+    assert list(locked) == sorted(locked) and {"setuptools", "wheel"} <= set(locked)
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and line[0] != "#":
+            asked = Requirement(line)
+            assert asked.specifier.contains(locked[asked.name.lower()]), line
+
+
+# --- build.py ---------------------------------------------------------------------------------------------------------
+
+
+def notebook(*sources):
+    cells = [new_markdown_cell("# Why?"), new_code_cell("N = 1", metadata={"tags": ["parameters", "remove-cell"]})]
+    return new_notebook(cells=cells + [new_code_cell(source) for source in sources])
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book of two tiny chapters, and a home whose owner has set up Jupyter in ways that must not matter."""
+    root = tmp_path / "a book"
+    for name in ("book", "notebooks", "profiles", "instr_lib", "models", "home/.ipython/profile_default/startup"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "build.py", root / "book")
+    shutil.copy(ROOT / "_config.yml", root)
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/one\n- file: notebooks/two\n"
+    )
+    (root / "requirements.lock").write_text("")
+    (root / "book" / "index.md").write_text(
+        "# Welcome\n\nBuilt in {{profile}}. $a^2$ {cite:p}`x`\n\n```{bibliography}\n```\n"
+    )
+    (root / "book" / "references.bib").write_text("@misc{x, title={X}, author={Y, Z}, year={2000}}\n")
+    (root / "profiles" / "tiny.yml").write_text("N: 3\nFOLDER: ../_build/tiny\n")
+    one = notebook(
+        "import sys\nfrom pathlib import Path\nimport matplotlib.pyplot as plt\nfrom ipywidgets import interact",
+        "(Path(FOLDER) / 'n').write_text(str(N)); print(sys.prefix)",
+        "plt.plot([1, 2]);",
+        "interact(lambda k: print('k is', k), k=(4, 4));",
+    )
+    nbformat.write(one, root / "notebooks" / "one.ipynb")
+    nbformat.write(notebook("print('n is', open(FOLDER + '/n').read())"), root / "notebooks" / "two.ipynb")
+    kernel = root / "home" / ".local" / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["false"], "display_name": "mine", "language": "python"}))
+    (root / "home" / ".ipython" / "profile_default" / "startup" / "00.py").write_text("print('hello')")
+    return root
+
+
+def build(root, start=subprocess.run, **options):
+    """Run build.py in profile tiny, as someone with that home."""
+    home = root / "home"
+    mine = {"HOME": str(home), "JUPYTER_PATH": str(home / ".local/share/jupyter"), "MPLBACKEND": "Agg"}
+    # A test that was started in the background would hand on a Ctrl-C that is switched off.
+    code = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); del sys.argv[0]\n"
+    arguments = [root / "book" / "build.py", "--profile", "tiny"]
+    command = [sys.executable, "-c", code + "runpy.run_path(sys.argv[0], run_name='__main__')", *arguments]
+    return start(command, env={**os.environ, **mine}, text=True, **options)
+
+
+def executed(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return re.findall(r"executing notebooks/(\w+)", done.stdout)
+
+
+def test_book_from_notebooks_to_pages(book, need_soundfont):
+    done = build(book, capture_output=True)
+    assert executed(done) == ["one", "two"]
+    html = book / "_build" / "html"
+    page = (html / "notebooks" / "one.html").read_text()
+    assert sys.prefix in page and "hello" not in page  # our kernel and not the home's, nor its startup files
+    assert "k is 4" in page and WIDGET not in page and "require" not in page.lower()
+    assert 'src="../_images/' in page and "make book PROFILE=tiny" in page and "FOLDER =" not in page
+    assert "n is 3" in (html / "notebooks" / "two.html").read_text()
+    index = (html / "book" / "index.html").read_text()
+    assert "Built in tiny" in index and "mathjax/MathJax.js" in index and (html / "mathjax" / "MathJax.js").exists()
+    assert str(html / "index.html") in done.stdout and (html / "index.html").exists()
+
+    again = build(book, capture_output=True)
+    assert executed(again) == [] and again.stdout.count("reused") == 3
+
+    (book / "book" / "index.md").write_text("# Welcome\n\n{ref}`nowhere`\n")
+    broken = build(book, capture_output=True)
+    assert broken.returncode == 1 and "book/index.md:3: WARNING" in broken.stderr and "nowhere" in broken.stderr
+    assert "Built in tiny" in (html / "book" / "index.html").read_text()  # the last good book stays
+
+
+def test_interrupted_build_stops_its_kernel_and_goes_on_later(book, need_soundfont):
+    first, beat = book / "notebooks" / "one.ipynb", book / "notebooks" / "beat"
+    nbformat.write(notebook("import time\nwhile True:\n    open('beat', 'a').write('.'); time.sleep(0.1)"), first)
+    process = build(book, subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not beat.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "stopped" in errors and "Traceback" not in errors
+    size = beat.stat().st_size
+    time.sleep(1)
+    assert beat.stat().st_size == size
+    folder = book / "_build" / "tiny" / "executed"
+    assert [file.name for file in folder.iterdir()] == ["one.part.ipynb"]
+
+
+def test_pages_are_reused_until_something_changes(book):
+    module = load("build", book)
+
+    last = {}
+
+    def changed():
+        now = module.keys("tiny", "sound")
+        names = [page.stem for page in now if now[page] != last.get(page)]
+        last.update(now)
+        return names
+
+    assert changed() == ["one", "two"] and changed() == []
+    second = book / "notebooks" / "two.ipynb"
+    shown = nbformat.read(second, 4)
+    shown.cells[-1].outputs = [new_output("stream", text="saved with outputs")]
+    nbformat.write(shown, second)
+    assert changed() == []
+    nbformat.write(notebook("print(N)"), second)
+    assert changed() == ["two"]
+    for name in ("instr_lib/new.py", "models/new.json", "profiles/tiny.yml", "requirements.lock"):
+        (book / name).write_text("# changed")
+        assert changed() == ["one", "two"], name
+    nbformat.write(notebook("print(N)"), book / "notebooks" / "one.ipynb")
+    assert changed() == ["one", "two"]
+
+
+def test_failing_cell_fails_the_build_by_name(book, capsys):
+    module, page = load("build", book), Path("notebooks") / "two.ipynb"
+    out = book / "_build"
+
+    def execute(*sources):
+        nbformat.write(notebook(*sources), book / page)
+        return module.execute(page, "tiny", "key", out)
+
+    with pytest.raises(SystemExit, match=r"notebooks/two.ipynb, cell 4 of 5 failed: ValueError: no such thing"):
+        execute("x = 1", "raise ValueError('first\\nno such thing')", "x = 2")
+    with pytest.raises(SystemExit, match=r"two.ipynb, cell 3 of 3 wrote to stderr: beware"):
+        execute("import sys; print('beware', file=sys.stderr)")
+    with pytest.raises(SystemExit, match=r"two.ipynb was not executed: Kernel died"):
+        execute("import os; os._exit(1)")
+    assert execute("print(N)")[1] is False  # none of the partial copies was taken for a finished one
+    assert execute("print(N)")[1] is True
+    assert capsys.readouterr().out.count("executing notebooks/two.ipynb") == 4
+
+
+def test_pages_hold_no_live_widgets():
+    module = load("build")
+    live = new_output("display_data", {WIDGET: {"model_id": "a"}, "text/plain": "IntSlider()"})
+    text = new_output("stream", text="kept")
+    cell = new_code_cell("slider", outputs=[live, text], metadata={"papermill": {}, "tags": [module.INJECTED]})
+    metadata = {"widgets": {"state": 1}, "papermill": {}, "made": {"provenance": "*Made today.*"}}
+    page = nbformat.from_dict(new_notebook(cells=[cell], metadata=metadata))
+    module.publish(page)
+    assert page.metadata == {} and page.cells[0].outputs == [text]
+    assert page.cells[0].metadata == {"tags": [module.INJECTED, "remove-cell"]}
+    assert page.cells[1].source == "---\n\n*Made today.*"
+    nbformat.validate(page)
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ('<a href="https://doi.org/1">1</a><img src="a.png"><script src="../x.js"></script>', None),
+        ('<script src="https://cdn.example.org/x.js"></script>', "<script src> loads https://cdn"),
+        ('<link rel="stylesheet" href="//fonts.example.org/x">', "<link href> loads //fonts"),
+        ('<img srcset="a.png 1x, https://example.org/b.png 2x">', "<img srcset> loads"),
+        ("<style>@import 'https://example.org/x.css'</style>", "a style loads"),
+        ('<audio src="big.mp3"></audio>', "3.5 MB"),
+        (f"<p>{'x' * 3_100_000}</p>", "3.1 MB"),
+    ],
+    ids=["fine", "script", "font", "picture", "style", "sound", "text"],
+)
+def test_pages_are_light_and_complete(tmp_path, html, problem):
+    (tmp_path / "big.mp3").write_bytes(bytes(3_500_000))
+    (tmp_path / "page.html").write_text(html)
+    problems = load("build").check_page(tmp_path / "page.html")
+    assert len(problems) == (problem is not None) and (not problem or problem in problems[0])
