@@ -9,6 +9,7 @@ import argparse
 import base64
 import datetime
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -22,7 +23,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from html.parser import HTMLParser
 from importlib import metadata, resources
 from pathlib import Path
@@ -40,6 +40,7 @@ NEED_GB = 1
 PAGE_MB = 3  # with its pictures and sounds: what a phone has to fetch
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 WIDGET = "application/vnd.jupyter.widget-view+json"
+run = functools.partial(subprocess.run, capture_output=True, text=True)
 FOREIGN_CSS = re.compile(r"(url\(|@import)\s*['\"]?(https?:)?//")
 
 
@@ -71,8 +72,7 @@ def keys(profile: str, sound: str) -> dict[Path, str]:
 
 def preflight(out: Path) -> str:
     """Stop before any long work if it cannot succeed. Returns what the sound depends on."""
-    free = shutil.disk_usage(out).free / 1e9
-    if free < NEED_GB:
+    if (free := shutil.disk_usage(out).free / 1e9) < NEED_GB:
         sys.exit(f"book: {free:.1f} GB are free in {out}, but {NEED_GB} GB are needed: make room")
     try:
         il.Synth()  # the library and every program of the soundfont
@@ -89,16 +89,13 @@ def isolate(cache: Path):
         MPLCONFIGDIR=str(cache / "matplotlib"),
         TQDM_DISABLE="1",  # progress bars are for people who watch
     )
-    if "INSTR_SOUNDFONT" in os.environ:  # kernels run in notebooks/
-        os.environ["INSTR_SOUNDFONT"] = str(Path(os.environ["INSTR_SOUNDFONT"]).expanduser().absolute())
+    if named := os.environ.get("INSTR_SOUNDFONT"):  # kernels run in notebooks/
+        os.environ["INSTR_SOUNDFONT"] = str(Path(named).expanduser().absolute())
     os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
 
 
 def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]:
-    """Execute a notebook, or reuse its executed copy if it was made with the same key.
-
-    Returns the seconds that it took, now or then, and whether it was reused.
-    """
+    """Execute a notebook, unless its copy was made with the same key. Returns its seconds and whether it was reused."""
     done = out / profile / "executed" / page.name
     part = done.with_suffix(".part.ipynb")
     made = nbformat.read(done, 4).metadata.get("made", {}) if done.exists() else {}
@@ -107,7 +104,6 @@ def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]
     print(f"book: executing {page}", flush=True)
     done.unlink(missing_ok=True)  # the files that it left for later pages are about to change
     done.parent.mkdir(parents=True, exist_ok=True)
-
     import matplotlib.font_manager  # noqa: F401  makes its list of fonts; in a kernel it would say so on stderr
     import papermill
     from nbclient import NotebookClient
@@ -143,16 +139,16 @@ def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]
 
 def find_problem(notebook) -> str | None:
     """What must not be on a page: an error, else anything on stderr. Cells are counted as in the source."""
-    problems = []
+    warnings = []
     cells = [c for c in notebook.cells if not {INJECTED, "papermill-error-cell-tag"} & set(c.metadata.get("tags", []))]
     for number, cell in enumerate(cells, 1):
         for output in cell.get("outputs", []):
+            where = f"cell {number} of {len(cells)}"
             if output.output_type == "error":
-                last = (output.evalue.strip() or "no message").splitlines()[-1]
-                return f"cell {number} of {len(cells)} failed: {output.ename}: {last}"
+                return f"{where} failed: {output.ename}: {(output.evalue.strip() or 'no message').splitlines()[-1]}"
             if output.get("name") == "stderr":
-                problems.append(f"cell {number} of {len(cells)} wrote to stderr: {output.text.strip().splitlines()[0]}")
-    return problems[0] if problems else None
+                warnings.append(f"{where} wrote to stderr: {(output.text.strip() or 'a blank').splitlines()[0]}")
+    return warnings[0] if warnings else None
 
 
 def lighten(png: str) -> str:
@@ -169,10 +165,8 @@ def provenance(profile: str) -> str:
     """One paragraph of Markdown: when, from what and with what a page is made."""
     versions = [f"{name} {metadata.version(name)}" for name in ("instr_lib", "torch", "zennit-crp")]
     versions += [f"FluidSynth {synth.fluidsynth_version()}", f"Python {platform.python_version()}"]
-    return (
-        f"*Made on {datetime.date.today()} in profile `{profile}` at commit `{commit()}` with {', '.join(versions)}. "
-        f"To make it anew: <code>make book PROFILE={profile}</code>.*"
-    )
+    made = f"Made on {datetime.date.today()} in profile `{profile}` at commit `{commit()}` with {', '.join(versions)}."
+    return f"*{made} To make it anew: <code>make book PROFILE={profile}</code>.*"
 
 
 def commit() -> str:
@@ -184,10 +178,6 @@ def commit() -> str:
     return answers[1] + "+changes" * bool(answers[2])
 
 
-def run(command: list) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def publish(notebook):
     """Make an executed notebook a page: without papermill's traces and live widgets, with its provenance."""
     for cell in notebook.cells:
@@ -196,19 +186,18 @@ def publish(notebook):
             cell.metadata.tags.append("remove-cell")
         if "outputs" in cell:  # a widget is dead without a kernel, and its text is no substitute
             cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
-    made = notebook.metadata.pop("made")
-    for name in ("papermill", "widgets"):
+    note = f"---\n\n{notebook.metadata.made.provenance}"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(note, id="provenance"))
+    for name in ("made", "papermill", "widgets"):
         notebook.metadata.pop(name, None)
-    notebook.cells.append(nbformat.v4.new_markdown_cell(f"---\n\n{made.provenance}", id="provenance"))
 
 
-def assemble(notebooks: Iterable[Path], profile: str, out: Path) -> Path:
+def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     """Put together, always anew, the folder that jupyter-book reads."""
     source = out / profile / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", ".*"))
-    if (source / "book" / "_static").is_dir():  # here its scripts and styles are linked on every page
-        shutil.copytree(source / "book" / "_static", source / "_static")
+    shutil.copytree(source / "book" / "_static", source / "_static")  # here its styles are linked on every page
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source)
     for page in source.rglob("*.md"):
@@ -232,7 +221,7 @@ def build_html(source: Path, html: Path):
         sys.exit(f"{done.stderr.replace(f'{source}/', '')}book: jupyter-book has warnings or errors: see above")
     built = staging / "_build" / "html"
     shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax")
-    files = sorted(file for file in built.rglob("*") if file.suffix in (".html", ".css"))
+    files = [*sorted(built.rglob("*.html")), *built.rglob("*.css")]
     problems = [problem for file in files for problem in check_page(file)]
     if problems:
         sys.exit("\n".join(problems) + f"\nbook: pages that must not be published: see above and {built}")
@@ -264,8 +253,8 @@ def check_page(page: Path) -> list[str]:
 
 
 def main():
-    profiles = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    profiles = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
     parser.add_argument("--profile", default="quick", choices=profiles)
     parser.add_argument("--out", type=Path, default=ROOT / "_build", help="where everything goes (default: _build)")
     arguments = parser.parse_args()
@@ -276,14 +265,13 @@ def main():
     except OSError:
         sys.exit(f"book: another build is writing to {out}: wait for it or choose another --out")
 
-    rows, begin = [], time.monotonic()
+    begin = time.monotonic()
     notebooks = keys(profile, preflight(out))
     isolate(out / "cache")
-    for page, key in notebooks.items():
-        rows.append((page.stem, *execute(page, profile, key, out)))
+    rows = [(page.stem, *execute(page, profile, key, out)) for page, key in notebooks.items()]
 
     start = time.monotonic()
-    source, html = assemble(notebooks, profile, out), out / "html"
+    source, html = assemble(list(notebooks), profile, out), out / "html"
     key, stamp = digest(digest_tree(source), LOCK), html / ".source"
     reused = stamp.exists() and stamp.read_text() == key and (html / "index.html").exists()
     if not reused:

@@ -121,7 +121,7 @@ def install_packages(packages, prefix):
     run("apt-get update", [*apt, "update"])
     done, output = run("system packages " + names, install)
     if not done:
-        stop(f"apt-get could not install {names} ({last_line(output)}); {remedy}")
+        stop(f"apt-get could not install {names} ({reason(output)}); {remedy}")
 
 
 def run(label, command, **kwargs):
@@ -133,8 +133,10 @@ def run(label, command, **kwargs):
     return process.returncode == 0, process.stdout
 
 
-def last_line(text):
-    return (text.strip() or "no message").splitlines()[-1].strip()
+def reason(output):
+    """The line of a failed step's output that says most: the last with an error, else the last."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
 
 
 def make_venv(home, content, free):
@@ -158,7 +160,7 @@ def make_venv(home, content, free):
         done, output = run(label, command, cwd=ROOT, env=environment)
         if not done:
             LOG.write_text(output)
-            stop(f"that step failed ({last_line(output)}): see {LOG}, mend the cause and run make again")
+            stop(f"that step failed ({reason(output)}): see {LOG}, mend the cause and run make again")
     shutil.rmtree(temporary)
     STAMP.write_text(home + content)
 
