@@ -59,5 +59,9 @@ class _Package(ModuleType):
             value = value.relevance
         super().__setattr__(name, value)
 
+    def __reduce__(self):
+        """By name, like any module, so that functions of a notebook that use the package reach joblib's workers."""
+        return import_module, (self.__name__,)
+
 
 sys.modules[__name__].__class__ = _Package

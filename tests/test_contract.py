@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 
+import joblib
 import mido
 import numpy as np
 import pytest
@@ -111,3 +112,11 @@ def test_generating_needs_no_torch():
     """Worker processes import the library, too: torch would cost each 2 s and 300 MB."""
     code = "import sys, instr_lib as il; il.generate, il.Synth, il.log_mel; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_functions_that_use_the_package_reach_worker_processes():
+    """As in a notebook: defined there and so pickled by value, with the package among their globals."""
+    namespace = {"il": il}
+    exec("def names(i):\n    return il.INSTRUMENTS[i].name, callable(il.relevance)", namespace)
+    names = joblib.Parallel(2)(joblib.delayed(namespace["names"])(i) for i in range(2))
+    assert names == [(il.INSTRUMENTS[i].name, True) for i in range(2)]
