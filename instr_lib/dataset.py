@@ -15,7 +15,9 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
+import threading
 from pathlib import Path
 
 import joblib
@@ -25,6 +27,7 @@ from tqdm.auto import tqdm
 
 from . import spectrogram
 from .errors import DatasetError, InputError
+from .folders import claimed
 from .instruments import INSTRUMENTS
 from .memory import keep_freed_memory
 from .score import Score, random_score
@@ -92,21 +95,23 @@ def generate(
         raise InputError("n_jobs must be 1 or more, or -1 for one a core; not 0")
     soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
     settings = _settings(int(seed), split, soundfont)
-    versions = {"fluidsynth": fluidsynth_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-    manifest = _open_or_new(path, int(n_clips), settings, versions)
-    missing = [number for number, shard in enumerate(manifest["shards"]) if shard is None]
-    if missing:
-        _check_disk(path, sum(_shard_clips(number, n_clips) for number in missing))
-        work = (joblib.delayed(_render_shard)(number, n_clips, settings, str(soundfont)) for number in missing)
-        with tqdm(total=n_clips, desc=f"{split} clips", unit="clip", disable=not progress) as bar:
-            bar.update(n_clips - sum(_shard_clips(number, n_clips) for number in missing))
-            for number, mels, labels in joblib.Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(
-                work
-            ):
-                # Only this process writes: a worker that outlives it, when it is killed, leaves nothing behind.
-                shard = manifest["shards"][number] = _write_shard(path, number, mels, labels)
-                _write_json(path / MANIFEST, manifest)
-                bar.update(shard["clips"])
+    versions = _versions()
+    with claimed(path, DatasetError):
+        manifest = _open_or_new(path, int(n_clips), settings, versions)
+        missing = [number for number, shard in enumerate(manifest["shards"]) if shard is None]
+        if missing:
+            _check_disk(path, sum(_shard_clips(number, n_clips) for number in missing))
+            work = (
+                joblib.delayed(_render_shard)(number, n_clips, settings, versions, str(soundfont)) for number in missing
+            )
+            done = n_clips - sum(_shard_clips(number, n_clips) for number in missing)
+            with tqdm(total=n_clips, initial=done, desc=f"{split} clips", unit="clip", disable=not progress) as bar:
+                rendered = joblib.Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(work)
+                for number, mels, labels in rendered:
+                    # Only this process writes: a worker that outlives it, when it is killed, leaves nothing behind.
+                    shard = manifest["shards"][number] = _write_shard(path, number, mels, labels)
+                    _write_json(path / MANIFEST, manifest)
+                    bar.update(shard["clips"])
     return ClipDataset(path)
 
 
@@ -118,6 +123,10 @@ def _settings(seed: int, split: str, soundfont: Path) -> dict:
         "soundfont": {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)},
         **_constants(),
     }
+
+
+def _versions() -> dict:
+    return {"fluidsynth": fluidsynth_version(), "numpy": np.__version__, "scipy": scipy.__version__}
 
 
 def _constants() -> dict:
@@ -133,10 +142,7 @@ def _constants() -> dict:
 def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> dict:
     """The manifest to work on, with ``None`` for each shard that is still to be made."""
     count = -(-n_clips // SHARD)
-    if path.exists() and not path.is_dir():
-        raise DatasetError(f"{path} is a file: choose another place for the dataset, or delete it")
-    if not path.exists() or all(file.name == "manifest.part" for file in path.iterdir()):
-        path.mkdir(parents=True, exist_ok=True)
+    if all(file.name == "manifest.part" for file in path.iterdir()):
         manifest = {"format": _FORMAT, "n_clips": n_clips, **settings, "versions": versions, "shards": [None] * count}
         _write_json(path / MANIFEST, manifest)
         return manifest
@@ -181,15 +187,28 @@ def _check_disk(path: Path, clips: int):
         )
 
 
+_one_at_a_time = threading.Lock()
+
+
 @functools.lru_cache(maxsize=2)
 def _worker_synth(soundfont: str) -> Synth:
     return Synth(soundfont)
 
 
-def _render_shard(number: int, n_clips: int, settings: dict, soundfont: str) -> tuple[int, np.ndarray, list[list[int]]]:
+def _render_shard(
+    number: int, n_clips: int, settings: dict, versions: dict, soundfont: str
+) -> tuple[int, np.ndarray, list[list[int]]]:
     """In a worker: the clips of one shard, uint8 (clips, 128, 431), and their labels."""
+    # A worker may be another machine, on which the same score must not sound different.
+    if _versions() != versions or soundfont_sha256(Path(soundfont)) != settings["soundfont"]["sha256"]:
+        raise DatasetError(
+            f"the worker on {platform.node()} has {_versions()} and another {soundfont} or other versions than "
+            f"{versions}: install the same on every machine"
+        )
     keep_freed_memory()
-    synth, labels = _worker_synth(soundfont), []
+    with _one_at_a_time:  # a cluster's worker may run this in several threads; they share one synth
+        synth = _worker_synth(soundfont)
+    labels = []
     mels = np.empty((_shard_clips(number, n_clips), N_MELS, N_FRAMES), np.uint8)
     for row in range(len(mels)):
         score = clip_score(number * SHARD + row, settings["seed"], settings["split"])

@@ -2,11 +2,12 @@
 
 A checkpoint is written after every epoch; training that was stopped goes on from it and ends with
 the weights it would have had (same machine, same threads), because all chance in an epoch comes
-from (seed, epoch).
+from (seed, epoch). The same loop runs in several processes if it is given a Lightning Fabric.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -27,7 +28,9 @@ from tqdm.auto import tqdm
 from .dataset import ClipDataset
 from .errors import TrainingError
 from .evaluation import f1_scores
+from .folders import claimed
 from .memory import keep_freed_memory
+from .processes import OneProcess, global_batch_norm, has_bfloat16
 from .spectrogram import dequantise
 
 
@@ -76,15 +79,6 @@ def positive_weights(labels: np.ndarray) -> np.ndarray:
     return ((len(labels) - positives) / positives).astype(np.float32)
 
 
-def device_for() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def train(
     model: torch.nn.Module,
     ds: ClipDataset,
@@ -93,6 +87,7 @@ def train(
     settings: TrainSettings | None = None,
     run: str | os.PathLike | None = None,
     progress: bool = True,
+    fabric=None,
 ) -> list[dict]:
     """Train a network in place; it ends in eval mode with the weights of its best validation epoch.
 
@@ -110,6 +105,9 @@ def train(
         Folder for a checkpoint after every epoch; a run found there is taken up.
     progress : bool
         Show a progress bar.
+    fabric : lightning.fabric.Fabric, optional
+        Launched; its processes share each batch and end with the same weights. By default one process,
+        on the GPU if there is one. The page "Scaling out" shows how.
 
     Returns
     -------
@@ -119,56 +117,83 @@ def train(
     Raises
     ------
     TrainingError
-        If the run's folder holds a run with other settings or data, or a damaged checkpoint.
+        If the run's folder holds a run with other settings or data, or a damaged checkpoint, or another
+        process is training into it.
     """
-    settings = settings or TrainSettings()
+    settings, fabric = settings or TrainSettings(), fabric or OneProcess()
     for name, index in (("training", train_index), ("validation", val_index)):
         if len(index) == 0:
             raise TrainingError(f"the {name} part has no clip: it needs at least one")
         if not (min(index) >= 0 and max(index) < len(ds)):
             raise TrainingError(f"the {name} part names a clip outside 0 to {len(ds) - 1}: the data have {len(ds)} clips")
-    device = device_for()
     keep_freed_memory()
-    model.to(device, memory_format=torch.channels_last)
+    model.to(fabric.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    weights = torch.from_numpy(positive_weights(ds.labels[train_index])).to(device)
+    weights = torch.from_numpy(positive_weights(ds.labels[train_index])).to(fabric.device)
     identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
     identity["clips"] = [hashlib.sha256(np.asarray(i, np.int64).tobytes()).hexdigest() for i in (train_index, val_index)]
     checkpoint = Path(run) / "checkpoint.safetensors" if run else None
-    history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
-    best = best or {}
-    steps = -(-len(train_index) // settings.batch_size)
-    with tqdm(total=settings.epochs * steps, initial=len(history) * steps, unit="step", disable=not progress) as bar:
+    writes, steps = fabric.global_rank == 0, -(-len(train_index) // settings.batch_size)
+    with contextlib.ExitStack() as stack:
+        if run and writes:
+            stack.enter_context(claimed(run, TrainingError))
+        fabric.barrier()
+        history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
+        stack.enter_context(global_batch_norm(model, fabric))
+        network, optimizer = fabric.setup(model, optimizer)
+        begun = len(history) * steps
+        bar = stack.enter_context(
+            tqdm(total=settings.epochs * steps, initial=begun, unit="step", disable=not (progress and writes))
+        )
+
+        def loss_of(batch):
+            share = batch[fabric.global_rank :: fabric.world_size]
+            # Shares may differ by a clip; the mean over processes is still the mean over the batch.
+            return _loss(network, ds, share, weights, fabric)[0] * fabric.world_size / len(batch)
+
+        def tell(loss):
+            bar.set_postfix(epoch=len(history) + 1, loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+
         for epoch in range(len(history), settings.epochs):
-            began, losses = time.perf_counter(), []
+            began = time.perf_counter()
             order = np.random.default_rng([settings.seed, epoch]).permutation(train_index)
+            batches = np.split(order, range(settings.batch_size, len(order), settings.batch_size))
+            rates = [settings.rate((epoch * steps + step) / (settings.epochs * steps)) for step in range(steps)]
             with torch.random.fork_rng():
-                torch.manual_seed(settings.seed * 10_000 + epoch)  # dropout
-                model.train()
-                for step in range(steps):
-                    batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                    for group in optimizer.param_groups:
-                        group["lr"] = settings.rate((epoch * steps + step) / (settings.epochs * steps))
-                    loss = _loss(model, ds, batch, weights, device)[0]
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    losses.append(loss.item() * len(batch))
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
-                    bar.update()
-            row = {"epoch": epoch + 1, "rate": group["lr"], "train_loss": sum(losses) / len(order)}
-            row |= _validate(model, ds, val_index, weights, device, settings.batch_size)
+                # What dropout leaves out: another choice in each epoch and process.
+                torch.manual_seed(settings.seed * 10_000 + epoch + 1_000_000_007 * fabric.global_rank)
+                losses = one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell)
+            total = sum(loss * len(batch) for loss, batch in zip(losses, batches, strict=True))
+            row = {"epoch": epoch + 1, "rate": rates[-1], "train_loss": total / len(order)}
+            row |= _validate(model, ds, val_index, weights, settings.batch_size, fabric)
             row["seconds"] = round(time.perf_counter() - began, 1)
             if not np.isfinite(row["train_loss"]):
                 raise TrainingError(f"the loss is no longer a number in epoch {epoch + 1}: lower the learning rate")
             if not history or row["val_f1"] > max(r["val_f1"] for r in history):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
             history.append(row)
-            if checkpoint:
+            if checkpoint and writes:
                 _save_checkpoint(checkpoint, identity, model, optimizer, best, history)
     model.load_state_dict(best)
     model.to("cpu").eval()
     return history
+
+
+def one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell) -> list[float]:
+    """Learn from batches of clips, one step each, at these learning rates. Returns the loss at each step."""
+    losses = []
+    network.train()
+    for batch, rate in zip(batches, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        losses.append(fabric.all_reduce(loss.detach()).item())
+        tell(losses[-1])
+    return losses
 
 
 def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict]) -> dict:
@@ -185,30 +210,30 @@ def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict]) 
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "bfloat16": _has_bfloat16(device_for()),
+            "bfloat16": has_bfloat16(),
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
     }
 
 
-def _loss(model, ds, batch, weights, device):
-    mels = torch.from_numpy(dequantise(ds.stored(batch)))[:, None].to(device)  # (batch, 1, 128, 431)
-    labels = torch.from_numpy(ds.labels[batch]).to(device)  # (batch, 12)
-    # bfloat16 where the hardware has it: the same result to within noise, in less time.
-    with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
-        logits = model(mels).float()
-    return binary_cross_entropy_with_logits(logits, labels, pos_weight=weights), logits
+def _loss(network, ds, clips, weights, fabric):
+    """Each clip's loss, the mean over instruments, summed over clips; and the logits (n, 12)."""
+    mels = torch.from_numpy(dequantise(ds.stored(clips)))[:, None].to(fabric.device)  # (n, 1, 128, 431)
+    labels = torch.from_numpy(ds.labels[clips]).to(fabric.device)  # (n, 12)
+    with fabric.autocast():
+        logits = network(mels).float()
+    losses = binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none")
+    return losses.mean(1).sum(), logits
 
 
-def _validate(model, ds, index, weights, device, batch_size) -> dict:
+def _validate(model, ds, index, weights, batch_size, fabric) -> dict:
     model.eval()
     total, logits = 0.0, []
     with torch.no_grad():
         for start in range(0, len(index), batch_size):
-            batch = index[start : start + batch_size]
-            loss, out = _loss(model, ds, batch, weights, device)
-            total += loss.item() * len(batch)
+            loss, out = _loss(model, ds, index[start : start + batch_size], weights, fabric)
+            total += loss.item()
             logits.append(out.cpu())
     predicted = torch.cat(logits).numpy() > 0
     return {"val_loss": total / len(index), "val_f1": float(np.nanmean(f1_scores(ds.labels[index], predicted)))}

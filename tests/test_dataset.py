@@ -214,6 +214,17 @@ def wait_for(folder, pattern: str):
         time.sleep(0.002)
 
 
+def test_a_second_process_into_the_same_folder_stops_at_once(start, clips, hashes, tmp_path):
+    folder = tmp_path / "shared"
+    first = start(folder)
+    wait_for(folder, "manifest.json")
+    with pytest.raises(il.DatasetError, match=r"another process is writing to .*wait.*another folder"):
+        make(folder, 120)
+    assert first.wait() == 0
+    assert hashes(folder) == hashes(clips.path)
+    make(folder, 120)  # now it may
+
+
 @pytest.mark.parametrize("pattern", ["manifest.json", "clips-*.npy"])
 def test_killed_with_two_workers_and_started_again(pattern, start, clips, hashes, tmp_path):
     """SIGKILL when the first file of a kind appears; the workers do not get the signal and live a while longer."""
@@ -221,6 +232,7 @@ def test_killed_with_two_workers_and_started_again(pattern, start, clips, hashes
     process = start(folder)
     wait_for(folder, pattern)
     process.kill()
+    process.wait()
     assert_shards_are_whole(folder)
     make(folder, 120, n_jobs=2)
     assert hashes(folder) == hashes(clips.path)
@@ -235,6 +247,7 @@ def test_workers_that_outlive_their_killed_parent_change_nothing(start, clips, h
     for one in workers:
         one.suspend()
     process.kill()
+    process.wait()
     make(folder, 120, n_jobs=2)
     assert hashes(folder) == hashes(clips.path)
     for one in workers:

@@ -235,6 +235,29 @@ def test_a_finished_run_is_not_trained_on(clips, interrupt, tmp_path):
     assert same(again, network)
 
 
+def test_a_second_run_into_the_same_folder_stops_at_once(clips, uninterrupted, tmp_path, monkeypatch):
+    one_epoch, refused = training.one_epoch, []
+
+    def meanwhile(*arguments):
+        with pytest.raises(il.TrainingError, match=r"another process is writing to .*wait.*another folder") as error:
+            run(clips, folder=tmp_path)
+        refused.append(error)
+        return one_epoch(*arguments)
+
+    monkeypatch.setattr(training, "one_epoch", meanwhile)
+    network, history = run(clips, folder=tmp_path)
+    assert len(refused) == 4
+    assert history == uninterrupted[1]
+    assert same(network, uninterrupted[0])
+
+
+def test_a_run_folder_that_is_a_file_is_refused(clips, tmp_path):
+    (tmp_path / "run").write_text("notes")
+    with pytest.raises(il.TrainingError, match="is a file"):
+        run(clips, folder=tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "notes"
+
+
 def test_a_checkpoint_that_cannot_be_written_costs_one_epoch(clips, uninterrupted, tmp_path, monkeypatch):
     write, written = training.save_file, []
 
