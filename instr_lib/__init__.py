@@ -21,8 +21,11 @@ _LAZY = {
     "synth": ("Synth", "find_soundfont"),
     "spectrogram": ("log_mel",),
     "dataset": ("ClipDataset", "clip_score", "generate"),
-    "models": ("ARCHITECTURES", "CompactCNN", "OriginalCNN", "layer_table", "load_model", "model_info", "save_model"),
-    "evaluation": ("bootstrap_f1", "f1_scores", "predict"),
+    "models": (
+        *("ARCHITECTURES", "CompactCNN", "OriginalCNN", "layer_table"),
+        *("add_info", "load_model", "model_info", "models_info", "save_model"),
+    ),
+    "evaluation": ("bootstrap_f1", "f1_scores", "predict", "test_scores"),
     "training": ("TrainSettings", "describe_run", "positive_weights", "train"),
     "relevance": ("relevance",),
     "truth": ("ownership",),

@@ -4,11 +4,15 @@ Both take log-mel spectrograms in dB, float32 (n, 1, 128, 431), and give logits 
 ``front`` without parameters, which makes network input of dB, followed by ``layers``, an
 ``nn.Sequential`` of Conv → BatchNorm → MaxPool → ReLU blocks. Pooling before ReLU computes the same
 as after it (both are monotone) and costs a quarter. Chapter 3 shows them layer by layer.
+
+Beside weights ``x.safetensors`` lies ``x.json``: how they came to be and what they scored, with the
+SHA-256 of the weights that it describes. It is read and written only through this module.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -153,19 +157,73 @@ def models_folder() -> Path:
 def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
     """Write weights as safetensors, whole or not at all, and ``about`` them as JSON beside.
 
-    Returns the path of the weights; the JSON has the same name with the ending ``.json``.
+    Returns the path of the weights; the JSON has the same name with the ending ``.json`` and says
+    besides which architecture the weights belong to and what their SHA-256 is.
+
+    Raises
+    ------
+    WeightsError
+        If the model is none of ours, or JSON cannot hold ``about``. Nothing is written then.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     architecture = next((name for name, kind in ARCHITECTURES.items() if type(model) is kind), None)
     if architecture is None:
         raise WeightsError(f"{type(model).__name__} is none of our networks: save_model writes OriginalCNN or CompactCNN")
+    _json(about, path)  # refuses before the weights are replaced
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, {"architecture": architecture})
     os.replace(part, path)
-    part.write_text(json.dumps({"architecture": architecture, **about}, indent=1) + "\n")
-    os.replace(part, path.with_suffix(".json"))
+    # A kill just here leaves the old JSON beside new weights: the SHA-256 tells.
+    _write_info(path, {"architecture": architecture, "sha256": _sha256(path), **about})
     return path
+
+
+def add_info(which: str | os.PathLike, **more) -> dict:
+    """Add to the JSON beside weights, whole or not at all, and return all of it.
+
+    Parameters
+    ----------
+    which : str or path
+        As for :func:`load_model`.
+    **more
+        New keys, or new values of old ones.
+
+    Raises
+    ------
+    WeightsError
+        As :func:`model_info`, and if JSON cannot hold ``more`` (NaN, for one).
+    """
+    path, _ = _locate(which)
+    info = {**model_info(path), **more}
+    _write_info(path, info)
+    return info
+
+
+def _json(info: dict, path: Path) -> str:
+    try:
+        return json.dumps(info, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path.with_suffix('.json')} cannot hold this ({error}): give it plain numbers, and None for NaN"
+        ) from None
+
+
+def _write_info(path: Path, info: dict):
+    part = path.with_suffix(".part")
+    part.write_text(_json(info, path))
+    os.replace(part, path.with_suffix(".json"))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _locate(which: str | os.PathLike) -> tuple[Path, str | None]:
+    """The file of weights and, if they are asked for by name, the architecture they must have."""
+    if str(which) in ARCHITECTURES:
+        return models_folder() / f"{which}.safetensors", str(which)
+    return Path(which), None
 
 
 def load_model(which: str | os.PathLike) -> nn.Module:
@@ -180,12 +238,10 @@ def load_model(which: str | os.PathLike) -> nn.Module:
     Raises
     ------
     WeightsError
-        If the file is missing, damaged, or belongs to another architecture.
+        If the file is missing, damaged, belongs to another architecture, or is not what the JSON
+        beside it describes.
     """
-    if str(which) in ARCHITECTURES:
-        path, expected = models_folder() / f"{which}.safetensors", str(which)
-    else:
-        path, expected = Path(which), None
+    path, expected = _locate(which)
     if not path.is_file():
         known = ", ".join(f"'{name}'" for name in ARCHITECTURES)
         raise WeightsError(f"there are no weights at {path}: give one of {known}, or a .safetensors file of chapter 3")
@@ -210,19 +266,44 @@ def load_model(which: str | os.PathLike) -> nn.Module:
         ) from None
     if not all(torch.isfinite(v).all() for v in state.values()):
         raise WeightsError(f"{path} contains NaN or infinity: train again or restore it")
+    if path.with_suffix(".json").exists():
+        model_info(path)
     return model.eval()
 
 
 def model_info(which: str | os.PathLike) -> dict:
-    """What is written about published weights: data, settings, curve, scores.
+    """What is written about weights: architecture, sha256, data, settings, curve, test scores.
+
+    Parameters
+    ----------
+    which : str or path
+        As for :func:`load_model`.
 
     Raises
     ------
     WeightsError
-        If the JSON beside the weights is missing or damaged.
+        If the JSON beside the weights is missing, damaged, or describes other weights.
     """
-    path = (models_folder() / f"{which}.json") if str(which) in ARCHITECTURES else Path(which).with_suffix(".json")
+    weights = _locate(which)[0].with_suffix(".safetensors")
+    path = weights.with_suffix(".json")
     try:
-        return json.loads(path.read_text())
+        info = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({error}): restore it or train again") from None
+    if not isinstance(info, dict) or info.get("architecture") not in ARCHITECTURES or "sha256" not in info:
+        raise WeightsError(f"{path} does not say which weights it describes: restore it or train again")
+    if not weights.is_file():
+        raise WeightsError(f"{path} describes weights that are not beside it: restore {weights.name} or train again")
+    if _sha256(weights) != info["sha256"]:
+        raise WeightsError(f"{path} describes other weights than {weights.name}: restore both together, or train again")
+    return info
+
+
+def models_info(folder: str | os.PathLike) -> dict[str, dict]:
+    """:func:`model_info` of all weights in a folder by name, such as ``"compact-1"``, original networks first.
+
+    Empty if there are none, or no such folder. Raises what :func:`model_info` raises.
+    """
+    info = {file.stem: model_info(file) for file in Path(folder).glob("*.json")}
+    kinds = list(ARCHITECTURES)
+    return dict(sorted(info.items(), key=lambda item: (kinds.index(item[1]["architecture"]), item[0])))

@@ -1,5 +1,6 @@
 """Predictions and F1, against PyTorch, scikit-learn and a slow loop."""
 
+import json
 import warnings
 
 import numpy as np
@@ -135,3 +136,45 @@ def test_bootstrap_is_nan_where_f1_is_undefined_and_does_not_warn(answers):
     assert np.isnan([each.value[4], each.low[4], each.high[4]]).all()
     assert np.isfinite(np.delete(each, 4, axis=1)).all()
     assert macro.value == pytest.approx(np.nanmean(each.value))
+
+
+# Scores of the test
+
+
+@pytest.fixture(scope="module")
+def few(need_soundfont, tmp_path_factory) -> il.ClipDataset:
+    """Too few test clips for every instrument to play."""
+    return il.generate(tmp_path_factory.mktemp("few") / "test", 3, seed=5, split="test", n_jobs=1, progress=False)
+
+
+def test_scores_are_those_of_predict_and_bootstrap(compact, few):
+    scores = il.test_scores(compact, few)
+    said = il.predict(compact, few.mels()) > 0.5
+    macro, each = il.bootstrap_f1(few.labels, said)
+    assert list(scores["f1"]) == [i.name for i in il.INSTRUMENTS]
+    for place, end in enumerate(("value", "low", "high")):
+        assert scores["macro_f1"][end] == pytest.approx(macro[place], abs=1e-6)
+        for name, f1 in zip(scores["f1"], each[place], strict=True):
+            assert scores["f1"][name][end] == (None if np.isnan(f1) else pytest.approx(f1, abs=1e-6))
+    about = {key: scores[key] for key in ("n_clips", "seed", "split", "fingerprint", "threshold")}
+    assert about == {"n_clips": 3, "seed": 5, "split": "test", "fingerprint": few.fingerprint, "threshold": 0.5}
+
+
+def test_scores_fit_into_json(few, tmp_path):
+    """Also where an instrument has no F1, because it is neither played nor heard."""
+    silent = il.CompactCNN()
+    with torch.no_grad():
+        silent.layers.linear.weight.zero_()
+        silent.layers.linear.bias.fill_(-5)
+    scores = il.test_scores(silent, few)
+    absent = [i.name for i, played in zip(il.INSTRUMENTS, few.labels.any(axis=0), strict=True) if not played]
+    assert absent
+    for name, f1 in scores["f1"].items():
+        assert f1 == dict.fromkeys(("value", "low", "high"), None) if name in absent else f1["value"] == 0
+    path = il.save_model(silent, tmp_path / "silent.safetensors")
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores == il.add_info(path, test=scores)["test"]
+
+
+def test_scores_of_clips_that_were_learned_from_are_refused(compact, clips):
+    with pytest.raises(il.InputError, match=r"clips.*'train'.*split='test'"):
+        il.test_scores(compact, clips)

@@ -1,7 +1,9 @@
 """The two networks, and their weights on disk."""
 
+import hashlib
 import io
 import json
+import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -100,8 +102,46 @@ def test_weights_come_back_bit_for_bit(network, mels, tmp_path):
 
 def test_what_is_known_about_the_weights_is_beside_them(tmp_path):
     path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", epochs=5, macro_f1=0.9)
-    assert il.model_info(path) == {"architecture": "compact", "epochs": 5, "macro_f1": 0.9}
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert il.model_info(path) == {"architecture": "compact", "sha256": sha256, "epochs": 5, "macro_f1": 0.9}
     assert json.loads((tmp_path / "weights.json").read_text()) == il.model_info(path)
+
+
+def test_more_is_added_beside_the_weights(tmp_path):
+    path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", epochs=5)
+    before = il.model_info(path)
+    assert il.add_info(path, test={"value": 0.5, "low": None}, epochs=6) == il.model_info(path)
+    assert il.model_info(path) == {**before, "epochs": 6, "test": {"value": 0.5, "low": None}}
+    assert il.load_model(path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["weights.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32(1), Path()])
+def test_what_json_cannot_hold_changes_nothing(bad, tmp_path, hashes):
+    path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", epochs=5)
+    before = hashes(tmp_path)
+    for write in (lambda **k: il.add_info(path, **k), lambda **k: il.save_model(il.CompactCNN(), path, **k)):
+        with pytest.raises(il.WeightsError, match=r"weights\.json.*None"):
+            write(curve=[{"val_f1": bad}])
+        assert hashes(tmp_path) == before
+
+
+def test_a_kill_while_adding_leaves_the_old_description(tmp_path, monkeypatch):
+    path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", epochs=5)
+    before = il.model_info(path)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        il.add_info(path, epochs=6)
+    monkeypatch.undo()
+    assert il.model_info(path) == before
+
+
+def test_all_descriptions_of_a_folder(tmp_path):
+    assert il.models_info(tmp_path) == il.models_info(tmp_path / "missing") == {}
+    for name, kind in (("compact-1", il.CompactCNN), ("original", il.OriginalCNN), ("compact", il.CompactCNN)):
+        il.save_model(kind(), tmp_path / f"{name}.safetensors", seed=name[-1])
+    assert list(il.models_info(tmp_path)) == ["original", "compact", "compact-1"]
+    assert il.models_info(tmp_path)["compact-1"] == il.model_info(tmp_path / "compact-1.safetensors")
 
 
 def test_published_weights_are_found_by_name(random_network, tmp_path, monkeypatch):
@@ -128,6 +168,53 @@ def test_weights_with_nan_are_refused(tmp_path):
         network.layers.conv1.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(il.WeightsError, match="NaN"):
         il.load_model(il.save_model(network, tmp_path / "weights.safetensors"))
+
+
+def refused(path, *words):
+    """Both readers refuse a description, naming it and the remedy."""
+    for read in (il.model_info, il.load_model):
+        with pytest.raises(il.WeightsError) as raised:
+            read(path)
+        for word in (str(path.with_suffix(".json")), "restore", "train again", *words):
+            assert word in str(raised.value)
+
+
+def test_every_cut_of_the_description_is_refused(tmp_path):
+    path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", data={"clips": 5})
+    whole = path.with_suffix(".json").read_text().rstrip()
+    for length in range(len(whole)):
+        path.with_suffix(".json").write_text(whole[:length])
+        refused(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '"architecture sha256"', "{}", '{"sha256": "%s"}', '{"architecture": "compact"}']
+)
+def test_descriptions_of_nothing_are_refused(text, tmp_path):
+    path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors")
+    path.with_suffix(".json").write_text(text.replace("%s", il.model_info(path)["sha256"]))
+    refused(path, "does not say which weights")
+
+
+def test_a_description_of_other_weights_is_refused(tmp_path):
+    """As after a kill between the two files, or a copy of only one."""
+    first, second = (il.save_model(il.CompactCNN(), tmp_path / f"{n}.safetensors") for n in "ab")
+    first.with_suffix(".json").write_text(second.with_suffix(".json").read_text())
+    refused(first, "other weights", "a.safetensors")
+    with pytest.raises(il.WeightsError, match=r"a\.json"):
+        il.add_info(first, test=1)
+    with pytest.raises(il.WeightsError, match=r"a\.json"):
+        il.models_info(tmp_path)
+    first.unlink()
+    with pytest.raises(il.WeightsError, match=r"a\.json.*not beside it.*restore"):
+        il.model_info(first)
+
+
+def test_weights_alone_are_enough_to_listen(tmp_path, mels, random_network):
+    path = il.save_model(random_network(il.CompactCNN), tmp_path / "weights.safetensors")
+    expected = il.predict(il.load_model(path), mels)
+    path.with_suffix(".json").unlink()
+    assert np.array_equal(il.predict(il.load_model(path), mels), expected)
 
 
 class Bomb:

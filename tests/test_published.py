@@ -1,0 +1,152 @@
+"""The published networks: what the JSON beside the weights says is all there, is true, and is good enough."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+import instr_lib as il
+from instr_lib import report
+
+MODELS = Path(__file__).parents[1] / "models"
+NAMES = [i.name for i in il.INSTRUMENTS]
+everyone = pytest.mark.parametrize("name", sorted(file.stem for file in MODELS.glob("*.json")))
+
+
+@functools.cache
+def published() -> dict:
+    """All JSON; refuses what is damaged or describes other weights."""
+    return il.models_info(MODELS)
+
+
+def of_each_kind(look) -> dict:
+    """For "original" and "compact": ``look`` at the JSON of every seed."""
+    return {kind: [look(i) for i in published().values() if i["architecture"] == kind] for kind in il.ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def first_clips(need_soundfont, tmp_path_factory) -> il.ClipDataset:
+    """The first 200 clips of the test stream, made anew."""
+    return il.generate(tmp_path_factory.mktemp("published") / "test", 200, split="test", progress=False)
+
+
+@pytest.fixture(scope="module", params=["original", "compact"])
+def said(request, first_clips) -> tuple[str, np.ndarray]:
+    """A network's name and what it hears in these clips, bool (200, 12)."""
+    name = request.param
+    probabilities = il.predict(il.load_model(MODELS / f"{name}.safetensors"), first_clips.mels())
+    return name, probabilities > published()[name]["test"]["threshold"]
+
+
+def f1_interval(labels: np.ndarray, predicted: np.ndarray, level: float) -> tuple[float, float]:
+    """Exact interval of an F1, also where there was no error, for which the bootstrap has none.
+
+    Of the clips where an instrument is played or heard, a share J has both: a binomial share, whose interval is
+    Clopper's and Pearson's. F1 = 2 J / (1 + J) rises with J and takes its interval along.
+    """
+    both, either = int((labels & predicted).sum()), int((labels | predicted).sum())
+    share = binomtest(both, either).proportion_ci(level)
+    return tuple(2 * j / (1 + j) for j in share)
+
+
+def test_f1_interval_covers_as_often_as_it_says():
+    """True F1 0.94 in 40 clips a sample: the 90 % interval misses it in less than a tenth, but not in next to none."""
+    rng = np.random.default_rng(0)
+    j = 0.94 / (2 - 0.94)
+    misses = 0
+    for _ in range(1000):
+        both = rng.random(40) < j
+        low, high = f1_interval(np.ones(40, bool), both, 0.9)
+        misses += not low <= 0.94 <= high
+    assert 20 < misses < 100
+    assert f1_interval(np.ones(40, bool), np.ones(40, bool), 0.95)[0] < 0.99
+
+
+def test_macro_f1_is_found_again(said, first_clips):
+    name, predicted = said
+    macro, _ = il.bootstrap_f1(first_clips.labels, predicted)
+    assert macro.low <= published()[name]["test"]["macro_f1"]["value"] <= macro.high
+
+
+def test_f1_of_every_instrument_is_found_again(said, first_clips):
+    """All twelve at once with 95 %, so each with 1 - 0.05/12 (Bonferroni): none of them may lie outside."""
+    name, predicted = said
+    for label, heard, (instrument, f1) in zip(
+        first_clips.labels.T.astype(bool), predicted.T, published()[name]["test"]["f1"].items(), strict=True
+    ):
+        low, high = f1_interval(label, heard, 1 - 0.05 / 12)
+        assert low <= f1["value"] <= high, instrument
+
+
+def test_original_is_as_good_as_the_reports():
+    assert published()["original"]["test"]["macro_f1"]["value"] >= report.MACRO_F1
+
+
+def test_compact_is_better():
+    assert published()["compact"]["test"]["macro_f1"]["value"] >= 0.99
+    assert min(f1["value"] for f1 in published()["compact"]["test"]["f1"].values()) >= 0.975
+    assert published()["compact"]["test"]["macro_f1"]["low"] > published()["original"]["test"]["macro_f1"]["high"]
+
+
+def test_there_are_enough_seeds():
+    seeds = of_each_kind(lambda info: info["settings"]["seed"])
+    assert {0, 1, 2} <= set(seeds["compact"]) and {0, 1} <= set(seeds["original"])
+    assert all(len(found) == len(set(found)) for found in seeds.values())
+    assert len({info["sha256"] for info in published().values()}) == len(published())
+
+
+def test_seeds_differ_less_than_the_networks():
+    """Otherwise the book could not say that one is better."""
+    f1 = of_each_kind(lambda info: info["test"]["macro_f1"]["value"])
+    spread = max(np.std(scores, ddof=1) for scores in f1.values())
+    assert np.mean(f1["compact"]) - np.mean(f1["original"]) > 3 * spread
+
+
+@everyone
+def test_description_is_complete(name):
+    info = published()[name]
+    assert {*info} >= {"architecture", "sha256", "profile", "data", "settings", "curve"}
+    assert {*info} >= {"best_epoch", "seconds", "machine", "test"}
+    assert {*info["data"]} >= {"n_clips", "seed", "split", "soundfont", "versions", "fingerprint"}
+    assert {*info["data"]["soundfont"]} == {"name", "sha256"}
+    assert {*info["data"]["versions"]} >= {"fluidsynth", "numpy", "scipy"}
+    assert {*info["settings"]} == {*vars(il.TrainSettings())}
+    assert {*info["machine"]} >= {"system", "processor", "threads", "gpu", "python", "torch"}
+    assert list(info["test"]["f1"]) == NAMES
+    for score in (info["test"]["macro_f1"], *info["test"]["f1"].values()):
+        assert 0 < score["low"] <= score["value"] <= score["high"] <= 1
+
+
+@everyone
+def test_description_is_consistent(name):
+    info = published()[name]
+    f1 = info["test"]["f1"].values()
+    assert name == info["architecture"] + (f"-{info['settings']['seed']}" if info["settings"]["seed"] else "")
+    assert [row["epoch"] for row in info["curve"]] == list(range(1, info["settings"]["epochs"] + 1))
+    assert info["best_epoch"] == max(info["curve"], key=lambda row: row["val_f1"])["epoch"]
+    assert info["seconds"] == pytest.approx(sum(row["seconds"] for row in info["curve"]), abs=1)
+    assert info["test"]["macro_f1"]["value"] == pytest.approx(np.mean([score["value"] for score in f1]), abs=1e-5)
+
+
+@everyone
+def test_all_learned_from_and_were_asked_the_same(name):
+    """Scores of other clips would not be beside each other."""
+    info, first = published()[name], published()["original"]
+    assert info["data"] == first["data"]
+    assert (info["data"]["n_clips"], info["data"]["split"]) == (report.N_CLIPS, "train")
+    assert (info["test"]["n_clips"], info["test"]["split"]) == (2000, "test")
+    assert info["test"]["fingerprint"] == first["test"]["fingerprint"] != info["data"]["fingerprint"]
+    assert {**info["settings"], "seed": 0} == published()[info["architecture"]]["settings"]
+
+
+@everyone
+def test_weights_fit_the_description(name):
+    model = il.load_model(MODELS / f"{name}.safetensors")
+    assert type(model) is il.ARCHITECTURES[published()[name]["architecture"]]
+
+
+def test_nothing_else_is_published():
+    files = {f"{name}.{end}" for name in published() for end in ("json", "safetensors")}
+    assert {file.name for file in MODELS.iterdir()} == files
