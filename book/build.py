@@ -1,12 +1,13 @@
 """Execute the notebooks and build the book. `make book` runs this with the Python of .venv.
 
 notebooks/*.ipynb --papermill, profiles/X.yml--> _build/X/executed/     (reused while nothing changed)
-executed notebooks + book/* + _config.yml + _toc.yml --> _build/X/source/
+executed notebooks + book/* + _config.yml + _toc.yml --> _build/X/source/   (values filled into the pages of book/)
 _build/X/source/ --jupyter-book, warnings are errors--> _build/html/    (replaced only by a book that passes)
 """
 
 import argparse
 import base64
+import collections
 import datetime
 import fcntl
 import functools
@@ -20,13 +21,16 @@ import re
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
+import traceback
 from html.parser import HTMLParser
 from importlib import metadata, resources
 from pathlib import Path
 
+import jinja2
 import nbformat
 import yaml
 from PIL import Image
@@ -94,6 +98,12 @@ def isolate(cache: Path):
     os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
 
 
+def parameters(profile: str, out: Path) -> dict:
+    """The notebooks' parameters. Profiles write ../_build, as seen from notebooks/, for the folder that --out may move."""
+    text = (ROOT / "profiles" / f"{profile}.yml").read_text()
+    return yaml.safe_load(text.replace("../_build", os.path.relpath(out, ROOT / "notebooks")))
+
+
 def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]:
     """Execute a notebook, unless its copy was made with the same key. Returns its seconds and whether it was reused."""
     done = out / profile / "executed" / page.name
@@ -112,14 +122,11 @@ def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]
     # that, what `interact` shows first is kept as the cell's output, which is what a page needs.
     NotebookClient.on_comm_open_jupyter_widget = lambda client, message: None
     logging.getLogger("papermill").setLevel(logging.ERROR)  # not every notebook has every parameter
-    # Profiles write ../_build, as seen from notebooks/, for the folder that --out may move.
-    parameters = (ROOT / "profiles" / f"{profile}.yml").read_text()
-    parameters = yaml.safe_load(parameters.replace("../_build", os.path.relpath(out, ROOT / "notebooks")))
     options = dict(kernel_name="python3", language="python", start_timeout=180, progress_bar=False)
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel's own log; ours is the notebook
     start = time.monotonic()
     try:
-        papermill.execute_notebook(ROOT / page, part, parameters, cwd=ROOT / page.parent, **options)
+        papermill.execute_notebook(ROOT / page, part, parameters(profile, out), cwd=ROOT / page.parent, **options)
     except papermill.PapermillExecutionError:
         pass  # the copy says more exactly what failed
     except RuntimeError as error:  # nbclient's DeadKernelError and the like
@@ -192,6 +199,73 @@ def publish(notebook):
         notebook.metadata.pop(name, None)
 
 
+def facts(profile: str, out: Path) -> dict:
+    """What pages in Markdown may name: profile, its networks' JSON, their clips, the benchmark (or None), the library."""
+    folder, bench = parameters(profile, out).get("MODELS"), ROOT / "benchmarks" / "results" / "latest.json"
+    try:
+        models = il.models_info(ROOT / "notebooks" / folder) if folder else {}
+    except il.InstrError as error:
+        sys.exit(f"book: {error}")
+    about = models.get("original", {})
+    clips = {"train": about.get("data"), "test": about.get("test")}
+    return {
+        "profile": profile,
+        "models": models,
+        "data": {split: composition(split, a["n_clips"], a["seed"], out / "cache") for split, a in clips.items() if a},
+        "bench": json.loads(bench.read_text()) if bench.exists() else None,
+        "il": il,
+    }
+
+
+def composition(split: str, n_clips: int, seed: int, cache: Path) -> dict:
+    """How many clips of a data set each instrument, and each number of them, plays in; drawn once, then kept."""
+    code = [Path(il.__file__).with_name(f"{name}.py") for name in ("dataset", "instruments", "score")]
+    file = cache / f"composition-{digest(split, str(n_clips), str(seed), LOCK, *code)[:16]}.json"
+    if not file.exists():
+        scores = [il.clip_score(index, seed, split) for index in range(n_clips)]
+        players = collections.Counter(i for score in scores for i in score.instruments)
+        together = collections.Counter(len(score.instruments) for score in scores)
+        counted = {
+            "clips": n_clips,
+            "seed": seed,
+            "hours": n_clips * il.score.CLIP_SECONDS / 3600,
+            "notes": sum(len(score.notes) for score in scores),
+            "instruments": {i.name: players[number] for number, i in enumerate(il.INSTRUMENTS)},
+            "together": {str(n): together[n] for n in range(1, il.score.MAX_INSTRUMENTS + 1)},
+        }
+        cache.mkdir(exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(counted))
+        part.replace(file)
+    return json.loads(file.read_text())
+
+
+def fill_in(source: Path, facts: dict):
+    """Replace {{ values }} and follow {% loops %} in the pages in Markdown, in Jinja's language; both must exist."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(source),
+        undefined=jinja2.StrictUndefined,
+        comment_start_string="<!--",  # instead of {#, which MyST has a use for
+        comment_end_string="-->",
+        keep_trailing_newline=True,
+    )
+    pages.filters |= {"interval": interval, "mean": statistics.fmean, "deviation": statistics.stdev}
+    for page in sorted(source.rglob("*.md")):
+        name = page.relative_to(source).as_posix()
+        try:
+            page.write_text(pages.get_template(name).render(facts))
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(page)]
+            line = getattr(error, "lineno", None) or (lines or "?")[-1]
+            sys.exit(f"book: {name}, line {line}: {error}: correct the page, or make what it names")
+
+
+def interval(score: dict) -> str:
+    """An estimate out of a JSON file with the ends of its confidence interval, as text."""
+    value, low, high = (score[key] for key in ("value", "low", "high"))
+    return "–" if value is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
+
+
 def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     """Put together, always anew, the folder that jupyter-book reads."""
     source = out / profile / "source"
@@ -200,8 +274,7 @@ def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     shutil.copytree(source / "book" / "_static", source / "_static")  # here its styles are linked on every page
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source)
-    for page in source.rglob("*.md"):
-        page.write_text(page.read_text().replace("{{profile}}", profile))
+    fill_in(source, facts(profile, out))
     for page in notebooks:
         notebook = nbformat.read(out / profile / "executed" / page.name, 4)
         publish(notebook)

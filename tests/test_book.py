@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import instr_lib as il
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -47,7 +49,7 @@ def test_profiles_give_what_the_notebooks_ask_for(path):
     (parameters,) = [c for c in read(path) if "parameters" in c["metadata"].get("tags", [])]
     asked = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
     given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "profiles").glob("*.yml")}
-    assert set(given) == {"smoke", "quick", "full"}
+    assert set(given) == {"smoke", "quick", "full", "seeds"}
     for name, values in given.items():
         assert asked <= set(values), f"profile {name} lacks {asked - set(values)}"
         assert values["PROFILE"] == name
@@ -65,6 +67,21 @@ def test_numbers_in_prose_come_from_cells(path):
         if cell["cell_type"] == "markdown":
             prose = re.sub(r"\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)", "", source(cell), flags=re.S)
             assert set(re.findall(r"\b\d+\.\d+\b", prose)) <= known
+
+
+def test_seeds_go_on_from_the_full_run():
+    full, seeds = (yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text()) for name in ("full", "seeds"))
+    assert {name for name in full if full[name] != seeds[name]} == {"PROFILE", "SEEDS"}
+    assert full["SEEDS"] == {"original": 1, "compact": 1} and seeds["SEEDS"] == {"original": 2, "compact": 3}
+
+
+@pytest.mark.parametrize("name", ["model_card", "data_card"])
+def test_numbers_in_cards_come_from_files(name):
+    text = (ROOT / "book" / f"{name}.md").read_text()
+    typed = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|```.*?```|`.*?`|\]\(.*?\)", "", text, flags=re.S)
+    # 12 logits, 95 % intervals, exercise 2, chapters, numbered lists, the dB scale's end; and how "no error" reads
+    known = {"12", "95", "1", "2", "3", "4", "5", "0", "1.000"}
+    assert set(re.findall(r"\d+(?:\.\d+)?", typed.replace("SHA-256", "").replace("F1", ""))) <= known
 
 
 class Page(HTMLParser):
@@ -128,6 +145,30 @@ def test_pages_say_how_they_were_made(book, chapters):
     assert "smoke" in (book / "html" / "book" / "how_to.html").read_text()
 
 
+def test_every_network_of_the_run_is_tested_once(book):
+    info = il.models_info(book / "smoke" / "models")
+    assert set(info) == {"original", "compact", "compact-1"}
+    for about in info.values():
+        assert about["test"]["n_clips"] == 60 and about["data"]["n_clips"] == 100
+        assert about["test"]["split"] == "test" and about["profile"] == "smoke"
+    assert len({about["sha256"] for about in info.values()}) == 3
+
+
+def test_chapters_and_cards_show_what_the_files_say(book, chapters):
+    info = il.models_info(book / "smoke" / "models")
+    card = Page(book / "html" / "book" / "model_card.html").text
+    assert "Their scores mean nothing" in card
+    for about in info.values():
+        for page in (card, chapters["04_evaluate"].text):
+            score = about["test"]["macro_f1"]
+            assert f"{score['value']:.3f} ({score['low']:.3f}–{score['high']:.3f})" in page
+        assert about["sha256"][:12] in card or about["settings"]["seed"]
+    data = Page(book / "html" / "book" / "data_card.html").text
+    fingerprint = info["original"]["data"]["fingerprint"]
+    assert all(fingerprint[start : start + 16] in data for start in range(0, 64, 16))
+    assert "def</span>" in chapters["03_train"].text and "one_epoch" in chapters["03_train"].text
+
+
 def test_no_page_over_3_mb_and_nothing_from_elsewhere(book):
     for file in book.glob("html/**/*.html"):
         page = Page(file)
@@ -143,15 +184,33 @@ def test_second_build_reuses_everything(book):
     assert not re.search(r"\.\.\. +\d", done.stdout)
 
 
+def run_chapter(path, before="", until="", **environment):
+    """Run a chapter's code cells, up to the one with ``until``, after what ``before`` sets in place of its parameters."""
+    code = ["import matplotlib; matplotlib.use('Agg')"]
+    for cell in (cell for cell in read(path) if cell["cell_type"] == "code"):
+        code.append(source(cell))
+        if "parameters" in cell["metadata"].get("tags", []):
+            code.append(before)
+        if until and until in source(cell):
+            break
+    command = [sys.executable, "-c", "\n".join(code)]
+    done = subprocess.run(command, cwd=path.parent, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_chapter_4_asks_for_its_own_networks_only(need_soundfont, tmp_path, hashes):
+    """The published ones have their scores: the quick profile must not write over them, nor one on fewer clips over any."""
+    own = tmp_path / "models"
+    il.save_model(il.CompactCNN(), own / "compact.safetensors", settings={"seed": 0})
+    asked = il.save_model(il.CompactCNN(), own / "compact-1.safetensors", settings={"seed": 1}, test="asked before")
+    models, before = ROOT / "models", hashes(ROOT / "models")
+    parameters = f"FOLDER, MODELS, N_TEST = {str(tmp_path)!r}, {str(models)!r}, 12"
+    run_chapter(ROOT / "notebooks" / "04_evaluate.ipynb", parameters, until="add_info")
+    assert il.model_info(own / "compact.safetensors")["test"]["n_clips"] == 12
+    assert il.model_info(asked)["test"] == "asked before"
+    assert hashes(models) == before
+
+
 def test_chapter_5_needs_no_soundfont(tmp_path):
     """Its clips travel with the library; only the published weights are read besides."""
-    environment = {**os.environ, "INSTR_SOUNDFONT": str(tmp_path / "missing.sf2")}
-    code = "\n".join(
-        "import matplotlib; matplotlib.use('Agg')" if not number else source(cell)
-        for number, cell in enumerate([None, *read(ROOT / "notebooks" / "05_relevance.ipynb")])
-        if number == 0 or cell["cell_type"] == "code"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "notebooks", env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_chapter(ROOT / "notebooks" / "05_relevance.ipynb", INSTR_SOUNDFONT=str(tmp_path / "missing.sf2"))

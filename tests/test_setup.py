@@ -17,6 +17,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from packaging.requirements import Requirement
 
+import instr_lib as il
 from instr_lib import synth
 
 ROOT = Path(__file__).parents[1]
@@ -325,6 +326,95 @@ def test_failing_cell_fails_the_build_by_name(book, capsys):
     assert execute("print(N)")[1] is False  # none of the partial copies was taken for a finished one
     assert execute("print(N)")[1] is True
     assert capsys.readouterr().out.count("executing notebooks/two.ipynb") == 4
+
+
+@pytest.fixture
+def fill_in(tmp_path):
+    """A function: one page, filled in with facts."""
+
+    def fill(text, **facts):
+        page = tmp_path / "book" / "page.md"
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(text)
+        load("build").fill_in(tmp_path, facts)
+        return page.read_text()
+
+    return fill
+
+
+def test_pages_are_filled_in(fill_in):
+    score = {"value": 0.95749, "low": 0.9, "high": 1.0}
+    none = dict.fromkeys(score)
+    assert fill_in("Built in **{{profile}}**, {{ profile }}.\n", profile="tiny") == "Built in **tiny**, tiny.\n"
+    assert fill_in("{{ a | interval }} {{ b | interval }}\n", a=score, b=none) == "0.957 (0.900–1.000) –\n"
+    assert fill_in("{{ x | mean }} {{ '%.2f' | format(x | deviation) }}", x=[1, 2]) == "1.5 0.71"
+    rows = "| a |\n|---|\n{%- for x in xs %}\n| {{ x }} |\n{%- endfor %}\n\nEnd<!-- of all -->.\n"
+    assert fill_in(rows, xs=[1, 2]) == "| a |\n|---|\n| 1 |\n| 2 |\n\nEnd.\n"
+
+
+def test_what_is_not_ours_in_a_page_stays(fill_in):
+    """Formulas, roles, directives, attributes and code with braces; and no final newline is lost."""
+    text = """# A {cite:p}`b` {#anchor}
+
+(label)=
+```{figure} a.png
+:name: fig-a
+```
+$\\frac{a_{1}}{b^{2}}$ and `{"a": {1, 2}}` {ref}`x`
+% a comment
+```python
+f"{x:.3f} {y}"; {"a": {"b": 1} }
+```
+"""
+    assert fill_in(text) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{{ models.original.test }}", "no attribute 'test'"),
+        ("{% for x in models.compact.f1 %}{{ x }}{% endfor %}", "no attribute 'compact'"),
+        ("{{ bench.seconds }}", "'bench' is undefined"),
+        ("{{ none.seconds }}", "no attribute 'seconds'"),
+        ("{{ '%.2f' | format(models.original.f1) }}", "must be real number"),
+        ("{{ [1] | deviation }}", "two data points"),
+        ("{{ models.original.f1 | interval }}", "not subscriptable"),
+        ("{% if models %}", "endif"),
+    ],
+)
+def test_page_that_names_what_is_not_there_fails_the_build(fill_in, line, says):
+    with pytest.raises(SystemExit, match=r"^book: book/page\.md, line 3: .*") as stopped:
+        fill_in(f"# Card\n\n{line}\n", models={"original": {"f1": None}}, none=None)
+    assert says in str(stopped.value)
+
+
+def test_networks_are_described_to_the_pages(book, need_soundfont):
+    """By the JSON in the profile's folder; damaged JSON stops the build by its name; clips are counted as they are."""
+    module, out = load("build", book), book / "_build"
+    out.mkdir()
+    facts = module.facts("tiny", out)
+    assert facts["profile"] == "tiny" and facts["models"] == facts["data"] == {} and facts["bench"] is None
+
+    with open(book / "profiles" / "tiny.yml", "a") as profile:
+        profile.write("MODELS: ../_build/tiny/models\n")
+    weights = out / "tiny" / "models" / "original.safetensors"
+    clips = {"data": {"n_clips": 30, "seed": 2}, "test": {"n_clips": 20, "seed": 2}}
+    il.save_model(il.OriginalCNN(), weights, **clips)
+    (book / "benchmarks" / "results").mkdir(parents=True)
+    (book / "benchmarks" / "results" / "latest.json").write_text('{"a": 1}')
+    for _ in range(2):  # counted, then read
+        facts = module.facts("tiny", out)
+        assert facts["models"] == {"original": il.model_info(weights)} and facts["bench"] == {"a": 1}
+        for split, n in (("train", 30), ("test", 20)):
+            scores = [il.clip_score(i, 2, split) for i in range(n)]
+            counted = facts["data"][split]
+            assert list(counted["instruments"].values()) == [sum(k in s.instruments for s in scores) for k in range(12)]
+            assert counted["together"] == {str(k): sum(len(s.instruments) == k for s in scores) for k in range(1, 5)}
+            assert counted["notes"] == sum(len(s.notes) for s in scores) and counted["hours"] == n * 5 / 3600
+
+    weights.with_suffix(".json").write_text('{"architecture": ')
+    with pytest.raises(SystemExit, match=r"^book: .*original\.json cannot be read.*restore"):
+        module.facts("tiny", out)
 
 
 def test_pages_hold_no_live_widgets():
