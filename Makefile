@@ -2,9 +2,11 @@
 #                             (smoke: for the tests; quick: minutes; full: the whole experiment)
 # make test [PYTEST_ARGS=]    every test, notebooks and book build included
 # make lab  [LAB_ARGS=]       JupyterLab on the notebooks
-# make clean                  remove what was built, but not .venv
+# make bench                  measure the claims of speed, into benchmarks/results (a quarter of an hour)
 #
-# Each of the first three first sets up what is missing; PYTHON=... names the Python to do it with.
+# Each of these first sets up what is missing; PYTHON=... names the Python to do it with.
+#
+# make clean                  remove what was built, but not .venv
 
 PROFILE ?= quick
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
@@ -16,7 +18,7 @@ unexport PYTHONHOME PYTHONPATH
 # Files are UTF-8, whatever the terminal is set to.
 export PYTHONUTF8 = 1
 
-.PHONY: book test lab clean setup
+.PHONY: book test lab bench clean setup
 
 book: setup
 	@$(VENV_PYTHON) book/build.py --profile $(PROFILE)
@@ -26,6 +28,9 @@ test: setup
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks
+
+bench: setup
+	@$(VENV_PYTHON) benchmarks/run.py $(BENCH_ARGS)
 
 setup:
 	@$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 was not found: install it (Debian, Ubuntu: \

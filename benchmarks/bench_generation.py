@@ -1,0 +1,66 @@
+"""How fast clips are generated: the plain script, `il.generate`, and what no generation can undercut."""
+
+import time
+from itertools import count
+from pathlib import Path
+
+import floor
+import numpy as np
+import psutil
+from plain.generate import generate
+
+import instr_lib as il
+from instr_lib import spectrogram
+from instr_lib.memory import keep_freed_memory
+
+
+def bench_plain(measure, benchmark, size, tmp_path):
+    stages = []
+    measure(lambda: stages.extend(generate(tmp_path, size.plain_clips)), size.plain_clips)
+    stages = stages[size.plain_clips :]  # without the warm-up
+    benchmark.extra_info["stages"] = {name: float(np.mean([clip[name] for clip in stages])) for name in stages[0]}
+
+
+def bench_ours(measure, benchmark, size, tmp_path):
+    il.generate(tmp_path / "warm", size.warm_clips, progress=False)
+    folders = (tmp_path / str(number) for number in count())
+    generate = lambda folder: il.generate(folder, size.clips, n_jobs=-1, progress=False)  # noqa: E731
+    measure(generate, size.clips, warm=False, setup=lambda: ((next(folders),), {}))
+    workers = psutil.Process().children(recursive=True)  # they stay for the next call
+    benchmark.extra_info["worker_mb"] = max(peak_mb(worker.pid) for worker in workers)
+    benchmark.extra_info["parent_mb"] = peak_mb("self")
+    benchmark.extra_info["stages"] = stages(size.warm_clips)
+
+
+def bench_floor(measure, size):
+    clips = [floor.events(il.clip_score(index)) for index in range(size.clips)]
+    floor.on_every_core(floor.play_batch, clips[: size.warm_clips])
+    measure(lambda: floor.on_every_core(floor.play_batch, clips), size.clips, warm=False)
+
+
+def bench_stems(measure, size):
+    scores = [il.clip_score(index) for index in range(size.clips)]
+    floor.on_every_core(floor.stems_batch, scores[: size.warm_clips])
+    measure(lambda: floor.on_every_core(floor.stems_batch, scores), size.clips, warm=False)
+
+
+def peak_mb(pid) -> float:
+    """The most memory a process ever had, in MB of 10^6 bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+
+def stages(n_clips) -> dict:
+    """Seconds a clip for what `il.generate`'s workers do, one process alone."""
+    keep_freed_memory()
+    synth, times = il.Synth(), []
+    for index in range(n_clips):
+        clock = [time.perf_counter()]
+        score = il.clip_score(index)
+        clock.append(time.perf_counter())
+        sound = synth.render(score)
+        clock.append(time.perf_counter())
+        spectrogram.quantise(il.log_mel(sound))
+        clock.append(time.perf_counter())
+        times.append(np.diff(clock))
+    return dict(zip(("score", "play", "mel"), np.median(times, axis=0).tolist(), strict=True))

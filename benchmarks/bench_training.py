@@ -1,0 +1,50 @@
+"""How fast the report's network learns: a step written plainly, then with one measure after another, then ours."""
+
+import numpy as np
+import torch
+from plain import train
+
+import instr_lib as il
+from instr_lib.memory import keep_freed_memory
+
+
+def bench_plain(measure, size):
+    trainer, data = train.trainer(), train.batch(size.batch)
+    measure(lambda: train.step(*trainer, *data))
+
+
+def bench_kept(measure, size):
+    keep_freed_memory()
+    bench_plain(measure, size)
+
+
+def bench_layout(measure, size, bfloat16=False):
+    keep_freed_memory()
+    model = il.OriginalCNN().layers.to(memory_format=torch.channels_last)  # pools before ReLU
+    optimizer, criterion = torch.optim.Adam(model.parameters(), 1e-3), train.trainer()[2]
+    pictures, labels = train.batch(size.batch)
+    pictures = pictures.to(memory_format=torch.channels_last)
+
+    def work():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = model(pictures).float()
+        optimizer.zero_grad()
+        loss = criterion(logits, labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    measure(work)
+
+
+def bench_bfloat16(measure, size):
+    bench_layout(measure, size, bfloat16=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def bench_ours(measure, size, scratch):
+    """Steps as `il.train` does them, reading clips and enlarging them included, and one clip to choose the epoch by."""
+    clips = size.steps * 64
+    ds = il.generate(scratch / "train", clips + 1, progress=False)
+    settings = il.TrainSettings(epochs=1)  # batches of 64
+    work = lambda: il.train(il.OriginalCNN(), ds, np.arange(clips), [clips], settings, progress=False)  # noqa: E731
+    measure(work, size.steps)

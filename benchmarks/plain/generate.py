@@ -1,0 +1,87 @@
+"""Clips as a straightforward script makes them, one after another: what `il.generate` is compared with.
+
+It does for each clip what the original's script did: a new FluidSynth with the whole soundfont, samples
+fetched between MIDI messages, librosa's mel spectrogram, a matplotlib figure saved as a picture. In its
+favour it leaves out what else the original did: MIDI and WAV files on the way, sound gathered in a Python
+list, reverb and chorus, resampling, 512 mel bands and figures of 2000 x 2000 pixels.
+
+The music is that of `il.generate`, clip by clip. To run it: python generate.py 10 /tmp/clips
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import fluidsynth
+import librosa
+import librosa.display
+import matplotlib.pyplot as plt
+import numpy as np
+
+import instr_lib as il
+
+RATE, SECONDS = 44_100, 5
+
+
+def load(soundfont):
+    """A new synth with the whole soundfont."""
+    synth = fluidsynth.Synth(gain=1.0, samplerate=RATE, **{"synth.reverb.active": 0, "synth.chorus.active": 0})
+    synth.sfload(str(soundfont))
+    return synth
+
+
+def play(synth, midi):
+    """Five seconds of sound, mono."""
+    sound, seconds, frames = [], 0.0, 0
+    for message in midi:
+        seconds += message.time
+        sound.append(synth.get_samples(round(seconds * RATE) - frames))
+        frames = round(seconds * RATE)
+        if message.type == "program_change":
+            synth.program_change(message.channel, message.program)
+        elif message.type == "note_on":
+            synth.noteon(message.channel, message.note, message.velocity)
+        elif message.type == "note_off":
+            synth.noteoff(message.channel, message.note)
+    sound.append(synth.get_samples(SECONDS * RATE - frames))
+    synth.delete()
+    return np.concatenate(sound).reshape(-1, 2).mean(axis=1) / 32768
+
+
+def log_mel(sound):
+    """Mel spectrogram in dB below the clip's loudest cell."""
+    return librosa.power_to_db(librosa.feature.melspectrogram(y=sound, sr=RATE), ref=np.max)
+
+
+def picture(mel, path):
+    """A picture of 400 x 400 pixels, which is what the network is shown."""
+    figure = plt.figure(figsize=(4, 4), dpi=100)
+    librosa.display.specshow(mel, sr=RATE, hop_length=512, ax=figure.add_axes((0, 0, 1, 1)))
+    plt.savefig(path)
+    plt.close()
+
+
+def clip(index, folder, soundfont):
+    """One clip from notes to picture. Returns the seconds that each stage took."""
+    times = [time.perf_counter()]
+    midi = il.clip_score(index).to_midi()
+    synth = load(soundfont)
+    times.append(time.perf_counter())
+    sound = play(synth, midi)
+    times.append(time.perf_counter())
+    mel = log_mel(sound)
+    times.append(time.perf_counter())
+    picture(mel, Path(folder) / f"{index}.png")
+    times.append(time.perf_counter())
+    return dict(zip(("load", "play", "mel", "picture"), np.diff(times).tolist(), strict=True))
+
+
+def generate(folder, n_clips, soundfont=None):
+    """Clips 0 to n_clips - 1, as pictures in a folder that exists. Returns each one's seconds a stage."""
+    soundfont = soundfont or il.find_soundfont()
+    return [clip(index, folder, soundfont) for index in range(n_clips)]
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
+    generate(sys.argv[2], int(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""Measure how fast everything is, and compared with what. `make bench` runs this with the Python of .venv.
+
+Each of BENCHMARKS is measured in a process of its own by pytest-benchmark, all of them in turn and then all over
+again, so that what else goes on on the machine hits both sides of a comparison. The table is made of the medians of
+all rounds. It is written, with all that there is to know about it, once everything is measured.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+import claims
+import psutil
+
+from instr_lib import synth
+
+HERE = Path(__file__).resolve().parent
+PASSES = 2
+# Each is the function bench_B of bench_A.py.
+BENCHMARKS = {
+    "generation": ("plain", "ours", "floor", "stems"),
+    "training": ("plain", "kept", "layout", "bfloat16", "ours"),
+    "relevance": ("plain", "once", "kept", "ours"),
+    "whole": ("ours",),
+}
+
+
+def measure(what: str, how: str, scratch: Path, quick: bool, seed: int) -> dict:
+    """One benchmark in a new process: seconds of each round for one of what it does, and what else it noted."""
+    answer = scratch / "answer.json"
+    command = [sys.executable, "-m", "pytest", f"{HERE}/bench_{what}.py::bench_{how}", "-q", "-p", "no:cacheprovider"]
+    command += ["-o", "python_functions=bench_", f"--basetemp={scratch}/tmp", f"--benchmark-json={answer}"]
+    command += [f"--scratch={scratch}", f"--seed={seed}", *["--quick"] * quick]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # only our side would use a GPU
+    with open(scratch / "log", "w+") as log:
+        # A session of its own, so that it can be stopped together with its workers.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=HERE, start_new_session=True)
+        try:
+            failed = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+        if failed:
+            log.seek(0)
+            sys.exit(f"{log.read()[-4000:]}\nbench: {what}, {how}, failed: see above; nothing was written")
+    (benchmark,) = json.loads(answer.read_text())["benchmarks"]
+    noted = benchmark["extra_info"]
+    return {"rounds": [seconds / noted["units"] for seconds in benchmark["stats"]["data"]], **noted}
+
+
+def measure_all(quick: bool) -> dict:
+    """What each benchmark answered, pass by pass: ``answers["training"]["ours"][0]["rounds"]``."""
+    answers = {what: {how: [] for how in hows} for what, hows in BENCHMARKS.items()}
+    todo = [(number, what, how) for number in range(1 if quick else PASSES) for what in answers for how in answers[what]]
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        for done, (number, what, how) in enumerate(todo):
+            minutes = (time.monotonic() - start) / 60
+            print(f"bench: {minutes:4.1f} min, {done + 1:2} of {len(todo)}: {what}, {how}", flush=True)
+            answers[what][how].append(measure(what, how, Path(scratch), quick, seed=number))
+            shutil.rmtree(Path(scratch) / "tmp", ignore_errors=True)
+    return answers
+
+
+def about() -> dict:
+    """The machine, versions and commit, without which a figure says little."""
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next(
+        (line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("model name")), platform.machine()
+    )
+    packages = ("torch", "numpy", "scipy", "librosa", "matplotlib", "zennit-crp", "joblib", "pytest-benchmark")
+    versions = {"python": platform.python_version(), "fluidsynth": synth.fluidsynth_version()}
+    return {
+        "date": str(datetime.date.today()),
+        "commit": commit(),
+        "machine": {
+            "cpu": model,
+            "cores": os.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9),
+            "system": platform.platform(terse=True),
+        },
+        "versions": versions | {name: metadata.version(name) for name in packages},
+    }
+
+
+def commit() -> str:
+    """The short name of git's commit, and whether anything but the results has changed since."""
+    git = ["git", "-C", str(HERE.parent)]
+    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changes = subprocess.run([*git, "status", "--porcelain", "--", ".", ":!benchmarks/results"], capture_output=True).stdout
+    return name + "+changes" * bool(changes) if name else "unknown"
+
+
+def write(summary: dict, folder: Path):
+    """latest.json and latest.md, both or neither."""
+    machine = summary["machine"]
+    note = "\n".join(
+        [
+            f"{summary['date']}, commit {summary['commit']}, {machine['cpu']}, {machine['cores']} cores, "
+            f"{machine['memory_gb']} GB, {machine['system']}"
+            + ", **with tiny sizes, so it means nothing**"
+            * summary["quick"],
+            "\\* timed on a part and scaled",
+        ]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"latest.json": json.dumps(summary, indent=1), "latest.md": f"{summary['table']}\n\n{note}"}
+    for name, text in files.items():
+        (folder / f"{name}.part").write_text(text + "\n")
+    for name in files:
+        (folder / f"{name}.part").replace(folder / name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it works, measures nothing; needs --out"
+    )
+    parser.add_argument("--out", type=Path, help="where the results go (default: benchmarks/results)")
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.out is None:
+        parser.error("--quick measures nothing, so its results go elsewhere: name a folder with --out")
+    if not arguments.quick and (load := os.getloadavg()[0]) > 0.3:
+        print(
+            f"bench: the machine is busy (load {load:.1f}): stop what else it does, or the figures mean little", flush=True
+        )
+    start = time.monotonic()
+    origin = about()  # before: the files may change meanwhile
+    summary = {**origin, "quick": arguments.quick, **claims.summarise(measure_all(arguments.quick))}
+    summary |= {"minutes": (time.monotonic() - start) / 60, "table": claims.table(summary)}
+    write(summary, arguments.out or HERE / "results")
+    print(f"\n{summary['table']}\n\n* timed on a part and scaled")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill stops the workers too, like Ctrl-C
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nbench: stopped; nothing was written")
