@@ -55,13 +55,16 @@ def summarise(answers: dict) -> dict:
     return {
         "rows": {
             "generation": row(clip, script, at_least=40),
-            "floor": row(clip, together, at_most=1.4),
+            "floor": row(clip, apart, at_most=1.4),
             "training": row(step, plain_step, at_least=4),
             "whole": row(whole, part, at_least=30),
             "relevance": row(heat, notebook, at_least=6),
             "memory": row(memory, at_most=250),
         },
-        "asides": {"stems": row(clip, apart, cost=True), "whole": row(whole, all_of_it)},  # nothing is claimed of these
+        "asides": {
+            "together": row(clip, together, cost=True),
+            "whole": row(whole, all_of_it),
+        },  # nothing is claimed of these
         "ladders": {what: ladder(what) for what in ("training", "relevance")},
         "stages": {how: stages(how) for how in ("plain", "ours")},
         "whole": {name: noted("whole", "ours", name) for name in ("clips", "epochs", "f1")},

@@ -72,15 +72,48 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         return every.reshape(-1, *value.shape).sum(0)
 
 
+class _InLayout(torch.autograd.Function):
+    """The same values in another order in memory; gradients come back in the order given last."""
+
+    @staticmethod
+    def forward(ctx, x, there, back):
+        ctx.back = back
+        return x.contiguous(memory_format=there)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.contiguous(memory_format=ctx.back), None, None
+
+
+class ChannelsFirstBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that is handed its bfloat16 batches channel by channel and gives them back with channels last.
+
+    For eight channels or fewer PyTorch's own takes eight times as long with channels last on a CPU: for the
+    report's first layer, 0.5 s of a step of 1.2 s.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or x.dtype != torch.bfloat16:
+            return super().forward(x)
+        first, last = torch.contiguous_format, torch.channels_last
+        return _InLayout.apply(super().forward(_InLayout.apply(x, first, last)), last, first)
+
+
 @contextlib.contextmanager
-def global_batch_norm(model: nn.Module, fabric):
-    """Let a network's batch normalisation span all processes of a Fabric, for as long as it trains."""
-    layers = [m for m in model.modules() if type(m) is nn.BatchNorm2d and not isinstance(fabric, OneProcess)]
+def training_batch_norm(model: nn.Module, fabric):
+    """How a network's batch normalisation is computed for as long as it trains.
+
+    With a Fabric over the batches of all its processes; without, by PyTorch, in the layout that suits it.
+    """
+    layers = [m for m in model.modules() if type(m) is nn.BatchNorm2d]
     for layer in layers:  # the same parameters and buffers, computed with differently
-        layer.__class__, layer.fabric = GlobalBatchNorm2d, fabric
+        if not isinstance(fabric, OneProcess):
+            layer.__class__, layer.fabric = GlobalBatchNorm2d, fabric
+        elif fabric.device.type == "cpu" and layer.num_features <= 8:
+            layer.__class__ = ChannelsFirstBatchNorm2d
     try:
         yield
     finally:
         for layer in layers:
             layer.__class__ = nn.BatchNorm2d
-            del layer.fabric
+            vars(layer).pop("fabric", None)

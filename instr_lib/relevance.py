@@ -77,7 +77,9 @@ def relevance(
     keep_freed_memory()
     # zennit merges BatchNorm into the convolutions and hangs hooks on every layer, and crp leaves some
     # there if anything fails in between: it does all that to a copy.
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = (
+        copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    )  # pools in half the time
     front, layers = getattr(model, "front", None), getattr(model, "layers", model)
     device = next(model.parameters()).device
     if len(mels):

@@ -204,7 +204,10 @@ class Synth:
         """
         if not isinstance(score, Score):
             raise ScoreError(f"expected an il.Score, got {type(score).__name__}; read MIDI with il.Score.from_midi")
-        return np.stack([self._render_one(score, index) for index in score.instruments])
+        stems = np.empty((len(score.instruments), CLIP_SAMPLES), np.float32)
+        for stem, index in zip(stems, score.instruments, strict=True):
+            self._render_into(stem, score, index)
+        return stems
 
     def render(self, score: Score) -> np.ndarray:
         """The mix: the sum of the stems, float32 (220_500,).
@@ -215,7 +218,7 @@ class Synth:
         """
         return self.render_stems(score).sum(axis=0)
 
-    def _render_one(self, score: Score, index: int) -> np.ndarray:
+    def _render_into(self, stem: np.ndarray, score: Score, index: int):
         events = []  # (frame, is_on, pitch, velocity): at the same frame a note ends before the next starts
         for note in score.notes:
             if note.instrument == index:
@@ -223,7 +226,7 @@ class Synth:
                 events.append((_to_block(note.end), 0, note.pitch, 0))
         lib = _fluidsynth()
         fs = lib.module
-        left, right = np.zeros((2, _BLOCKS * _BLOCK), np.float32)
+        left, right = np.empty((2, _BLOCKS * _BLOCK), np.float32)
         with self._lock:
             synth = fs.new_fluid_synth(self._settings)
             number = lib.add_sfont(synth, self._font)
@@ -242,7 +245,8 @@ class Synth:
             finally:
                 lib.remove_sfont(synth, self._font)
                 fs.delete_fluid_synth(synth)
-        return (left[:CLIP_SAMPLES] + right[:CLIP_SAMPLES]) / 2
+        np.add(left[:CLIP_SAMPLES], right[:CLIP_SAMPLES], out=stem)
+        stem /= 2
 
 
 def _to_block(seconds: float) -> int:

@@ -30,7 +30,7 @@ from .errors import TrainingError
 from .evaluation import f1_scores
 from .folders import claimed
 from .memory import keep_freed_memory
-from .processes import OneProcess, global_batch_norm, has_bfloat16
+from .processes import OneProcess, has_bfloat16, training_batch_norm
 from .spectrogram import dequantise
 
 
@@ -139,7 +139,7 @@ def train(
             stack.enter_context(claimed(run, TrainingError))
         fabric.barrier()
         history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
-        stack.enter_context(global_batch_norm(model, fabric))
+        stack.enter_context(training_batch_norm(model, fabric))
         network, optimizer = fabric.setup(model, optimizer)
         begun = len(history) * steps
         bar = stack.enter_context(

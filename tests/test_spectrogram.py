@@ -88,3 +88,13 @@ def test_quantising_costs_at_most_half_a_step():
 def test_what_is_stored_survives():
     stored = np.arange(256, dtype=np.uint8)
     assert np.array_equal(spectrogram.quantise(spectrogram.dequantise(stored)), stored)
+
+
+def test_filters_and_bands_are_librosas():
+    """To the last bit: data sets made with either have the same bytes."""
+    assert np.array_equal(
+        spectrogram.mel_filters().toarray(),
+        librosa.filters.mel(sr=44_100, n_fft=spectrogram.N_FFT, n_mels=spectrogram.N_MELS),
+    )
+    centres = librosa.mel_frequencies(spectrogram.N_MELS + 2, fmin=0, fmax=22_050)[1:-1]
+    assert np.allclose(spectrogram.band_frequencies(), centres, rtol=1e-12, atol=0)

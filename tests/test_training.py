@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import instr_lib as il
-from instr_lib import training
+from instr_lib import processes, training
 from instr_lib.models import Front
 
 
@@ -310,3 +310,29 @@ def test_a_run_on_other_clips_of_the_same_data_is_refused(which, clips, tmp_path
     other = (train[-90:], validation[:20]) if which == "train" else (train[:90], validation[-20:])
     with pytest.raises(il.TrainingError, match="delete the folder"):
         run(clips, settings=ONE_EPOCH, parts=other, folder=tmp_path)
+
+
+def test_channels_first_batch_norm_computes_the_same(clips):
+    """As PyTorch's in double precision, forward and back, to within bfloat16; and gives batches back with channels last."""
+    torch.manual_seed(1)
+    x = torch.randn(4, 8, 20, 30).bfloat16()
+    ours, theirs = processes.ChannelsFirstBatchNorm2d(8), nn.BatchNorm2d(8).double()
+    given = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = x.double().requires_grad_()
+    found, expected = ours(given), theirs(exact)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(found.double(), expected, atol=0.02)
+    slope = torch.randn(4, 8, 20, 30)
+    (found.float() * slope).sum().backward()
+    (expected * slope).sum().backward()
+    assert torch.allclose(given.grad.double(), exact.grad, atol=0.05)
+    assert torch.allclose(ours.weight.grad.double(), theirs.weight.grad, rtol=0.02, atol=0.2)
+    assert torch.allclose(ours.running_var.double(), theirs.running_var, rtol=1e-3)
+
+
+def test_batch_norm_is_pytorchs_again_after_training(clips):
+    network = il.OriginalCNN()
+    with processes.training_batch_norm(network, processes.OneProcess()):
+        kinds = [type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert kinds == [processes.ChannelsFirstBatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d]
+    assert all(type(m) is nn.BatchNorm2d for m in network.modules() if isinstance(m, nn.BatchNorm2d))
