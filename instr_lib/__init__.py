@@ -2,7 +2,8 @@
 
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
 ``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``,
-``relevance``, ``truth``, ``curated``, ``plots``, ``explorer``. The names below are offered here too.
+``relevance``, ``truth``, ``curated``, ``plots``, ``explorer``. Beside the way lie ``errors``, ``memory``,
+``folders`` (one writer a folder) and ``processes`` (one process or several). The names below are offered here too.
 """
 
 import sys
