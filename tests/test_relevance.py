@@ -11,6 +11,7 @@ from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 import instr_lib as il
+from instr_lib.lrp import can_trace
 from instr_lib.models import Front, TimePool
 
 COMPOSITES = {"epsilon_plus": EpsilonPlus, "epsilon_plus_flat": EpsilonPlusFlat}
@@ -189,7 +190,7 @@ def winner_takes_all(x: np.ndarray, relevance: np.ndarray) -> np.ndarray:
 
 def explain(layers, x: np.ndarray, target: int, composite: str) -> np.ndarray:
     """Relevance of x (c, h, w), going through the layers one by one and back again."""
-    way, layers, scale = [], list(layers), 1.0
+    way, layers = [], list(layers)
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         weight = bias = None
         before = x
@@ -203,10 +204,6 @@ def explain(layers, x: np.ndarray, target: int, composite: str) -> np.ndarray:
                 factor = gain / np.sqrt(var + following.eps)
                 weight, bias = weight * factor[:, None, None, None], (bias - mean) * factor + shift
             x = shifted_sums(x, weight, layer.padding[0]) + bias[:, None, None]
-        elif isinstance(layer, nn.BatchNorm2d):
-            # zennit leaves an identity that still divides by √(1 + eps), on the way there and on the way back.
-            scale = 1 / np.sqrt(1 + layer.eps)
-            x = x * scale
         elif isinstance(layer, nn.MaxPool2d):
             x = windows(x, layer.kernel_size).max(axis=-1)
         elif isinstance(layer, nn.ReLU):
@@ -218,12 +215,12 @@ def explain(layers, x: np.ndarray, target: int, composite: str) -> np.ndarray:
         elif isinstance(layer, nn.Linear):
             x = layer.weight.double().detach().numpy() @ x + layer.bias.double().detach().numpy()
         else:
-            assert isinstance(layer, nn.Dropout)
-        way.append((layer, before, weight, bias, scale))
+            assert isinstance(layer, (nn.BatchNorm2d, nn.Dropout))
+        way.append((layer, before, weight, bias))
 
     relevance = np.zeros_like(x)
     relevance[target] = x[target]
-    for layer, x, weight, bias, scale in reversed(way):
+    for layer, x, weight, bias in reversed(way):
         if isinstance(layer, nn.Linear):  # epsilon rule
             weight, z = layer.weight[target].double().detach().numpy(), relevance[target]
             relevance = x * weight * z / (z + EPSILON * np.sign(z))
@@ -239,15 +236,13 @@ def explain(layers, x: np.ndarray, target: int, composite: str) -> np.ndarray:
             pooled = pooled.reshape(c, h, w, size, size).transpose(0, 1, 3, 2, 4).reshape(c, h * size, w * size)
             relevance = np.zeros(x.shape)
             relevance[:, : h * size, : w * size] = pooled
-        elif isinstance(layer, nn.BatchNorm2d):
-            relevance = relevance * scale
         elif isinstance(layer, nn.Conv2d) and layer is layers[0] and composite == "epsilon_plus_flat":
             ones, nothing = np.ones_like(x), np.zeros_like(bias)
             relevance = share(ones, np.ones_like(weight), nothing, layer.padding[0], relevance)
         elif isinstance(layer, nn.Conv2d):  # z+ rule; inputs are never negative here
             assert (x >= 0).all()
             relevance = share(x, np.maximum(weight, 0), np.maximum(bias, 0), layer.padding[0], relevance)
-    return relevance  # ReLU and dropout pass relevance on as it is
+    return relevance  # all others pass relevance on as it is
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +293,9 @@ def test_without_biases_relevance_adds_up_to_the_logit(mels):
 def by_crp(layers: nn.Module, pictures: torch.Tensor, classes, composite: str) -> np.ndarray:
     """The heatmaps that zennit-crp gives for the merged layers, one by one; relevance of every channel."""
     layers = copy.deepcopy(layers).eval()
+    for norm in layers:
+        if isinstance(norm, nn.BatchNorm2d):  # the same network: zennit leaves an identity that divides by √(1 + eps)
+            norm.running_var, norm.eps = norm.running_var + norm.eps, 0
     SequentialMergeBatchNorm().apply(layers)
     heats = []
     for picture, c in zip(pictures, classes, strict=True):
@@ -331,22 +329,44 @@ def original(random_network) -> il.OriginalCNN:
 
 
 @both_composites
-def test_original_equals_zennit_crp_on_the_enlarged_picture(original, mels, composite):
+def test_original_equals_zennit_crp_on_the_enlarged_picture(original, composite):
     """Pixels hand their relevance down to the cells by what each cell put in; silent pixels by nearness alone."""
+    mels = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32)
+    mels[:, 50:56, 200:206] = -80  # more silence would have more windows with several winners
     unit, classes = (mels[:2].astype(float) + 80) / 80, [4, 9]
     rows, columns = interpolation(128, 400), interpolation(431, 400)
-    picture = original.front(torch.from_numpy(mels[:2])[:, None])  # three equal channels
-    pixels = picture[:, 0].double().numpy()
-    assert np.abs(rows @ unit @ columns.T - pixels).max() < 1e-5
+    original = copy.deepcopy(original).double()
+    picture = original.front(torch.from_numpy(mels[:2])[:, None].double())  # three equal channels
+    pixels = picture[:, 0].numpy()
+    assert np.abs(rows @ unit @ columns.T - pixels).max() < 1e-12
     heat = by_crp(original.layers, picture, classes, composite).sum(axis=1, dtype=float)
     sounds = pixels > 0
     by_input = unit * (rows.T @ np.where(sounds, heat / np.where(sounds, pixels, 1), 0) @ columns)
     by_weight = rows.T @ np.where(sounds, 0, heat) @ columns
     found = il.relevance(original, mels[:2], classes, composite=composite)
-    assert all(alike(one, other) for one, other in zip(found, by_input + by_weight, strict=True))
+    assert close(found, by_input + by_weight, 1e-6)
     # Nothing is lost or added between the picture and the cells.
     assert np.allclose(found.sum(axis=(1, 2), dtype=float), heat.sum(axis=(1, 2)), rtol=1e-4)
     assert by_weight.any() == (composite == "epsilon_plus_flat")
+
+
+def test_networks_with_other_layers_are_left_to_zennit(mels):
+    """A layer that `il.lrp` does not know, or weights that need their own rule: what zennit-crp says is passed on."""
+    torch.manual_seed(0)
+    network = Network(
+        *(nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3, eps=0), nn.ReLU(), nn.AvgPool2d(8)),
+        *(nn.Flatten(), nn.Linear(3 * 8 * 27, 5)),
+    ).eval()
+    assert not can_trace(network.layers)
+    expected = by_crp(network.layers, (torch.from_numpy(mels)[:, None] + 80) / 80, [0, 1, 2], "epsilon_plus")[:, 0]
+    assert close(il.relevance(network, mels, [0, 1, 2]), expected)
+
+
+def test_negative_input_is_left_to_zennit(paper_network, paper_mel):
+    """Decibels, without a front, are negative: the z+ rule has another term for such inputs."""
+    expected = by_crp(paper_network.layers, torch.from_numpy(paper_mel)[:, None], [0], "epsilon_plus")[:, 0]
+    assert can_trace(paper_network.layers)
+    assert close(il.relevance(paper_network.layers, paper_mel, [0]), expected)
 
 
 # What it is asked for
