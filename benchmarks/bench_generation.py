@@ -14,11 +14,15 @@ from instr_lib import spectrogram
 from instr_lib.memory import keep_freed_memory
 
 
-def bench_plain(measure, benchmark, size, tmp_path):
+def bench_plain(measure, benchmark, size, tmp_path, spared=False):
     stages = []
-    measure(lambda: stages.extend(generate(tmp_path, size.plain_clips)), size.plain_clips)
+    measure(lambda: stages.extend(generate(tmp_path, size.plain_clips, spared=spared)), size.plain_clips)
     stages = stages[size.plain_clips :]  # without the warm-up
     benchmark.extra_info["stages"] = {name: float(np.mean([clip[name] for clip in stages])) for name in stages[0]}
+
+
+def bench_spared(measure, benchmark, size, tmp_path):
+    bench_plain(measure, benchmark, size, tmp_path, spared=True)
 
 
 def bench_ours(measure, benchmark, size, tmp_path):

@@ -46,6 +46,7 @@ def summarise(answers: dict) -> dict:
     heat = Measured("relevance of a clip's 12 classes, s", times("relevance", "ours"))
     memory = Measured("memory of a generating process, MB", [[mb] for mb in noted("generation", "ours", "worker_mb")])
     script = Measured("a straightforward script", times("generation", "plain", 1000))
+    spared = Measured("the same script, dry and with small pictures", times("generation", "spared", 1000))
     together = Measured("FluidSynth alone, all of a clip at once", times("generation", "floor", 1000))
     apart = Measured("FluidSynth alone, instrument by instrument", times("generation", "stems", 1000))
     plain_step = Measured("the same step written plainly", times("training", "plain"))
@@ -62,11 +63,12 @@ def summarise(answers: dict) -> dict:
             "memory": row(memory, at_most=250),
         },
         "asides": {
+            "spared": row(clip, spared),
             "together": row(clip, together, cost=True),
             "whole": row(whole, all_of_it),
         },  # nothing is claimed of these
         "ladders": {what: ladder(what) for what in ("training", "relevance")},
-        "stages": {how: stages(how) for how in ("plain", "ours")},
+        "stages": {how: stages(how) for how in ("plain", "spared", "ours")},
         "whole": {name: noted("whole", "ours", name) for name in ("clips", "epochs", "f1")},
         "parent_mb": max(noted("generation", "ours", "parent_mb")),
         "report": {"clips": CLIPS, "epochs": EPOCHS, "enough": enough, "f1": MACRO_F1},

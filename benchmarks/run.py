@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 PASSES = 2
 # Each is the function bench_B of bench_A.py.
 BENCHMARKS = {
-    "generation": ("plain", "ours", "floor", "stems"),
+    "generation": ("plain", "spared", "ours", "floor", "stems"),
     "training": ("plain", "kept", "layout", "bfloat16", "ours"),
     "relevance": ("plain", "once", "kept", "ours"),
     "whole": ("ours",),

@@ -96,12 +96,13 @@ def test_quick_results_need_a_place_of_their_own():
 
 
 def test_plain_generation_plays_the_same_music(synth, tmp_path):
-    score = il.clip_score(0)
-    plain = generate.play(generate.load(synth.soundfont), score.to_midi())
+    score = il.clip_score(2)
     ours = synth.render(score)
-    assert plain.shape == ours.shape
-    decibels = [np.maximum(m - m.max(), -60) for m in (generate.log_mel(plain), il.log_mel(ours))]
-    assert np.corrcoef(*map(np.ravel, decibels))[0, 1] > 0.95
+    for spared, alike in ((True, 0.999), (False, 0.97)):  # dry as ours, and as FluidSynth comes, with reverb
+        plain = generate.play(generate.load(synth.soundfont, spared), score.to_midi())
+        assert plain.shape == ours.shape
+        decibels = [np.maximum(m - m.max(), -60) for m in (generate.log_mel(plain), il.log_mel(ours))]
+        assert alike < np.corrcoef(*map(np.ravel, decibels))[0, 1] < alike + 0.02
     stages = generate.generate(tmp_path, 1)
     assert list(stages[0]) == ["load", "play", "mel", "picture"] and (tmp_path / "0.png").stat().st_size > 1000
 

@@ -1,9 +1,12 @@
 """Clips as a straightforward script makes them, one after another: what `il.generate` is compared with.
 
 It does for each clip what the original's script did: a new FluidSynth with the whole soundfont, samples
-fetched between MIDI messages, librosa's mel spectrogram, a matplotlib figure saved as a picture. In its
-favour it leaves out what else the original did: MIDI and WAV files on the way, sound gathered in a Python
-list, reverb and chorus, resampling, 512 mel bands and figures of 2000 x 2000 pixels.
+fetched between MIDI messages, librosa's mel spectrogram, a matplotlib figure saved as a picture. FluidSynth and
+matplotlib are as they come, with reverb and chorus and figures of 640 x 480 pixels. In its favour it leaves out what
+else the original did: MIDI and WAV files on the way, sound gathered in a Python list, resampling, 512 mel
+bands and figures of 2000 x 2000 pixels.
+
+Spared, it does no more than `il.generate` and its network need: dry sound, and pictures of 400 x 400 pixels.
 
 The music is that of `il.generate`, clip by clip. To run it: python generate.py 10 /tmp/clips
 """
@@ -23,9 +26,10 @@ import instr_lib as il
 RATE, SECONDS = 44_100, 5
 
 
-def load(soundfont):
+def load(soundfont, spared=False):
     """A new synth with the whole soundfont."""
-    synth = fluidsynth.Synth(gain=1.0, samplerate=RATE, **{"synth.reverb.active": 0, "synth.chorus.active": 0})
+    dry = {"synth.reverb.active": 0, "synth.chorus.active": 0} if spared else {}
+    synth = fluidsynth.Synth(gain=1.0, samplerate=RATE, **dry)
     synth.sfload(str(soundfont))
     return synth
 
@@ -53,33 +57,33 @@ def log_mel(sound):
     return librosa.power_to_db(librosa.feature.melspectrogram(y=sound, sr=RATE), ref=np.max)
 
 
-def picture(mel, path):
-    """A picture of 400 x 400 pixels, which is what the network is shown."""
-    figure = plt.figure(figsize=(4, 4), dpi=100)
+def picture(mel, path, spared=False):
+    """The spectrogram as a picture without margins."""
+    figure = plt.figure(figsize=(4, 4) if spared else None, dpi=100)
     librosa.display.specshow(mel, sr=RATE, hop_length=512, ax=figure.add_axes((0, 0, 1, 1)))
     plt.savefig(path)
     plt.close()
 
 
-def clip(index, folder, soundfont):
+def clip(index, folder, soundfont, spared=False):
     """One clip from notes to picture. Returns the seconds that each stage took."""
     times = [time.perf_counter()]
     midi = il.clip_score(index).to_midi()
-    synth = load(soundfont)
+    synth = load(soundfont, spared)
     times.append(time.perf_counter())
     sound = play(synth, midi)
     times.append(time.perf_counter())
     mel = log_mel(sound)
     times.append(time.perf_counter())
-    picture(mel, Path(folder) / f"{index}.png")
+    picture(mel, Path(folder) / f"{index}.png", spared)
     times.append(time.perf_counter())
     return dict(zip(("load", "play", "mel", "picture"), np.diff(times).tolist(), strict=True))
 
 
-def generate(folder, n_clips, soundfont=None):
+def generate(folder, n_clips, soundfont=None, spared=False):
     """Clips 0 to n_clips - 1, as pictures in a folder that exists. Returns each one's seconds a stage."""
     soundfont = soundfont or il.find_soundfont()
-    return [clip(index, folder, soundfont) for index in range(n_clips)]
+    return [clip(index, folder, soundfont, spared) for index in range(n_clips)]
 
 
 if __name__ == "__main__":
