@@ -102,7 +102,8 @@ def mel_filters() -> scipy.sparse.csr_array:
 
 def stft(audio: np.ndarray) -> np.ndarray:
     """Short-time Fourier transform of one clip: float32 (220_500,) to complex64 (1025, 431)."""
-    padded = np.pad(audio, N_FFT // 2)
+    padded = np.zeros(len(audio) + N_FFT, np.float32)
+    padded[N_FFT // 2 : -N_FFT // 2] = audio
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP].T  # (2048, 431)
     return scipy.fft.rfft(frames * _window()[:, None], axis=0)
 
@@ -117,16 +118,23 @@ def mel_power(audio: np.ndarray) -> np.ndarray:
 
     Equals ``librosa.feature.melspectrogram(sr=44100, n_fft=2048, hop_length=512)``.
     """
-    audio = check_audio(audio)
+    return _mel_power(check_audio(audio))
+
+
+def _mel_power(audio: np.ndarray) -> np.ndarray:
     if audio.ndim > 1:
-        return np.stack([mel_power(one) for one in audio])
-    squares = stft(audio).view(np.float32) ** 2  # real and imaginary parts by turns
-    return mel_filters() @ (squares[:, ::2] + squares[:, 1::2])
+        return np.stack([_mel_power(one) for one in audio])
+    parts = stft(audio).view(np.float32)  # real and imaginary by turns
+    parts *= parts
+    return mel_filters() @ (parts[:, ::2] + parts[:, 1::2])
 
 
 def to_db(power: np.ndarray) -> np.ndarray:
     """Mel power to dB on the fixed scale, clipped to ``FLOOR_DB`` … 0."""
-    return np.clip(10 * np.log10(np.maximum(power / REFERENCE, 1e-10)), FLOOR_DB, 0).astype(np.float32)
+    db = np.asarray(power / REFERENCE)
+    np.log10(np.maximum(db, 1e-10, out=db), out=db)
+    db *= 10
+    return np.clip(db, FLOOR_DB, 0, out=db).astype(np.float32, copy=False)
 
 
 def log_mel(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -137,7 +145,7 @@ def log_mel(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     AudioError
         If the sound is not one clip at 44 100 Hz or contains NaN.
     """
-    return to_db(mel_power(check_audio(audio, sample_rate)))
+    return to_db(_mel_power(check_audio(audio, sample_rate)))
 
 
 def quantise(db: np.ndarray) -> np.ndarray:
