@@ -15,6 +15,7 @@ import torch
 from IPython.display import HTML
 
 from . import plots
+from .concepts import channel_relevance, concept_relevance, convolutions
 from .curated import CuratedClip
 from .errors import InstrError
 from .evaluation import predict
@@ -37,16 +38,21 @@ def player(audio: np.ndarray, title: str) -> HTML:
     AudioError
         If the sound is not one clip or contains NaN.
     """
+    title = html.escape(title)
+    return HTML(
+        '<div style="display:inline-flex;flex-direction:column;margin:0 1.5em 0.7em 0;max-width:100%">'
+        f'<span>{title}</span><audio controls preload="metadata" aria-label="{title}" style="max-width:100%" '
+        f'src="{_sound(audio)}"></audio></div>'
+    )
+
+
+def _sound(audio: np.ndarray) -> str:
+    """Sound as a data URL."""
     audio = check_audio(audio)
     audio = audio / max(1.0, float(np.abs(audio).max()) / 0.99)
     packed = io.BytesIO()
     soundfile.write(packed, audio, SAMPLE_RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
-    data, title = base64.b64encode(packed.getvalue()).decode(), html.escape(title)
-    return HTML(
-        '<div style="display:inline-flex;flex-direction:column;margin:0 1.5em 0.7em 0;max-width:100%">'
-        f'<span>{title}</span><audio controls preload="metadata" aria-label="{title}" style="max-width:100%" '
-        f'src="data:audio/mpeg;base64,{data}"></audio></div>'
-    )
+    return f"data:audio/mpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
 
 
 def players(*pairs: tuple[np.ndarray, str]) -> HTML:
@@ -105,41 +111,75 @@ def composer(synth: Synth) -> widgets.VBox:
     return _panel([_several((0, 9)), widgets.BoundedIntText(1, 0, 10**6, description="seed")], content)
 
 
-def relevance_panel(models: dict[str, torch.nn.Module], clips: tuple[CuratedClip, ...]) -> widgets.VBox:
-    """A panel to pick a network, a clip and instruments: sound, spectrogram and relevance of each.
+def relevance_panel(
+    models: dict[str, torch.nn.Module], clips: tuple[CuratedClip, ...], synth: Synth | None = None
+) -> widgets.VBox:
+    """A panel to pick a network, a clip, instruments, a layer and a channel: sound, spectrogram and relevance.
 
     Parameters
     ----------
     models : dict of str to network
     clips : curated clips, see :func:`instr_lib.curated_clips`
+    synth : Synth, optional
+        With it, a new clip can be drawn, in which the chosen instruments play.
     """
+    whole, new = "all of the network", -1
 
-    @functools.cache
-    def explained(name: str, number: int, index: int):
-        return relevance(models[name], clips[number].mel[None], [index])[0]
+    @functools.lru_cache(64)
+    def drawn(instruments: tuple[int, ...], seed: int) -> CuratedClip:
+        score = random_score(np.random.default_rng(seed), instruments=instruments or None)
+        audio = synth.render(score)
+        return CuratedClip(" + ".join(INSTRUMENTS[i].name for i in score.instruments), score, audio, log_mel(audio))
 
-    @functools.cache
-    def probabilities(name: str, number: int):
-        return predict(models[name], clips[number].mel[None])[0]
+    @functools.lru_cache(512)
+    def explained(name: str, key: tuple, index: int, layer: str, channel: int):
+        mel = clip_of(*key).mel
+        if layer == whole:
+            return relevance(models[name], mel[None], [index])[0]
+        return concept_relevance(models[name], mel, index, layer, [channel])[0][0]
 
-    def content(name, number, instruments):
-        clip = clips[number]
+    @functools.lru_cache(64)
+    def heard(key: tuple) -> str:
+        return player(clip_of(*key).audio, clip_of(*key).name).data
+
+    def clip_of(number, instruments, seed) -> CuratedClip:
+        return drawn(instruments, seed) if number == new else clips[number]
+
+    def content(name, number, seed, instruments, layer, channel):
+        key = (number, instruments, seed) if number == new else (number, (), 0)
+        clip = clip_of(*key)
         classes = instruments or clip.score.instruments
-
-        def draw():
-            heats = np.stack([explained(name, number, index) for index in classes])
-            return plots.relevance_panels(clip.mel, heats, classes, probabilities(name, number), clip.score.instruments)
-
+        heats = np.stack([explained(name, key, index, layer, channel) for index in classes])
+        probabilities = predict(models[name], clip.mel[None])[0]
+        lines = []
+        if absent := [INSTRUMENTS[i].name for i in classes if i not in clip.score.instruments]:
+            lines.append(f"{' and '.join(absent)} {'does' if len(absent) == 1 else 'do'} not play in this clip.")
+        if layer != whole:
+            for index in classes:
+                sums = channel_relevance(models[name], clip.mel, index, layer)
+                best = ", ".join(str(c) for c in np.argsort(-sums)[:5])
+                lines.append(
+                    f"{INSTRUMENTS[index].name}: {sums[channel] / sums.sum():.0%} of its relevance goes through channel "
+                    f"{channel} of {layer}; most goes through {best}."
+                )
         return [
-            widgets.HTML(player(clip.audio, clip.name).data),
+            widgets.HTML(heard(key)),
             _picture(lambda: plots.spectrogram(clip.mel).figure),
-            _picture(draw),
+            widgets.HTML("".join(f"<p>{html.escape(line)}</p>" for line in lines)),
+            _picture(lambda: plots.relevance_panels(clip.mel, heats, classes, probabilities, clip.score.instruments)),
         ]
 
-    first = len(clips) - 2
+    first = max(0, len(clips) - 2)
+    choices = [(c.name, n) for n, c in enumerate(clips)]
+    if synth is not None:
+        choices.append(("a new one, played by the chosen instruments", new))
+    layers = dict.fromkeys(layer for model in models.values() for layer in convolutions(model))
     controls = [
         widgets.Dropdown(options=list(models), description="network"),
-        widgets.Dropdown(options=[(c.name, n) for n, c in enumerate(clips)], value=first, description="clip"),
-        _several(clips[first].score.instruments),
+        widgets.Dropdown(options=choices, value=choices[first][1], description="clip"),
+        widgets.BoundedIntText(1, 0, 10**6, description="seed", disabled=synth is None),
+        _several(clips[first].score.instruments if clips else (0,)),
+        widgets.Dropdown(options=[whole, *layers], description="through"),
+        widgets.BoundedIntText(0, 0, 10**4, description="channel"),
     ]
     return _panel(controls, content)

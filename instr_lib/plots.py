@@ -14,7 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
 
+from .concepts import Reference, Way
 from .instruments import INSTRUMENTS
 from .score import CLIP_SECONDS, Score
 from .spectrogram import FLOOR_DB, N_MELS, band_frequencies
@@ -99,6 +101,63 @@ def heatmap(heat: np.ndarray, mel: np.ndarray | None = None, ax: Axes | None = N
         _image(ax, mel, cmap="Greys", vmin=FLOOR_DB, vmax=30)  # never darker than a mid grey
         _image(ax, scaled, cmap="RdBu_r", vmin=-1, vmax=1, alpha=np.sqrt(np.abs(scaled)))
     label_axes(ax)
+    return ax
+
+
+def smooth(heat: np.ndarray, bands: float = 1.0, frames: float = 2.0) -> np.ndarray:
+    """Relevance (128, 431) spread to its neighbours by a Gaussian of so many bands and frames (standard deviations)."""
+    return gaussian_filter(heat, (bands, frames))
+
+
+def crops(shown: Sequence[tuple[Reference, np.ndarray, np.ndarray]]) -> Figure:
+    """Crops to receptive fields, side by side: each a place, its clip's spectrogram and relevance (128, 431)."""
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(10, 2.7 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
+    for number, ((place, mel, heat), ax) in enumerate(zip(shown, axes.flat, strict=False), 1):
+        bands, frames = place.field
+        inside = heat[bands, frames]
+        heatmap(heat, mel, ax, float(np.abs(inside).max()) or 1.0)
+        start, stop = (x * CLIP_SECONDS / mel.shape[1] for x in (frames.start, frames.stop))
+        ax.set(xlim=(start, stop), ylim=(bands.start - 0.5, bands.stop - 0.5))
+        ax.set_ylabel("frequency (Hz)" if (number - 1) % columns == 0 else "")
+        ax.locator_params(axis="x", nbins=3)
+        who = "" if place.instrument is None else f": {INSTRUMENTS[place.instrument].name}"
+        ax.set_title(f"{number}{who}", fontsize="medium")
+    return figure
+
+
+def ways(found: Sequence[Way]) -> Axes:
+    """The graph of :func:`instr_lib.concepts.ways`, from the instrument at the top down to the first convolution."""
+    levels: dict[str, list[tuple[str, int]]] = {}
+    for way in found:
+        for node in (way.source, way.target):
+            if node not in levels.setdefault(node[0], []):
+                levels[node[0]].append(node)
+    places = {}
+    for level, nodes in enumerate(levels.values()):
+        places |= {node: ((n + 0.5) / len(nodes), -level) for n, node in enumerate(nodes)}
+    ax = plt.subplots(figsize=(8, 1.1 * len(levels)), layout="constrained")[1]
+    widest = max(abs(way.relevance) for way in found)
+    for way in sorted(found, key=lambda way: abs(way.relevance)):
+        share = abs(way.relevance) / widest
+        (x0, y0), (x1, y1) = places[way.source], places[way.target]
+        colour = "#b2182b" if way.relevance > 0 else "#2166ac"
+        ax.plot([x0, x1], [y0, y1], c=colour, lw=0.4 + 7 * share, alpha=0.25 + 0.6 * share, zorder=1)
+        if share > 0.3:
+            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+            place = (2 * x0 + 3 * x1) / 5, (2 * y0 + 3 * y1) / 5
+            ax.text(*place, f"{way.relevance:.0%}", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
+    for (layer, index), (x, y) in places.items():
+        text = str(index) if layer else INSTRUMENTS[index].name
+        box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
+        ax.text(x, y, text, ha="center", va="center", zorder=3, bbox=box)
+    for level, layer in enumerate(levels):
+        ax.text(-0.02, -level, layer or "logit", ha="right", va="center")
+    ax.set(xlim=(-0.1, 1), ylim=(0.5 - len(levels), 0.5))
+    ax.set_axis_off()
     return ax
 
 

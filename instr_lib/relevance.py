@@ -70,32 +70,80 @@ def relevance(
     classes = [instrument_index(c) for c in ([classes] if isinstance(classes, (str, int, np.integer)) else classes)]
     if len(classes) != len(mels) and not (len(mels) == 1 and classes):
         raise InputError(f"{len(mels)} spectrograms need {len(mels)} classes, not {len(classes)}")
-    if composite not in COMPOSITES:
-        raise InputError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
+    _check_composite(composite)
     keep_freed_memory()
-    front, layers = getattr(model, "front", None), getattr(model, "layers", model)
-    weight = next(model.parameters())
-    heats = [np.empty((0, *mels.shape[1:]), np.float32)]
-    one_clip = len(mels) == 1
+    layers = getattr(model, "layers", model)
+    one_clip, heats = len(mels) == 1, [np.empty((0, *mels.shape[1:]), np.float32)]
     for start in range(0, len(classes), batch_size):
         part = slice(start, start + batch_size)
-        unit = torch.tensor(mels if one_clip else mels[part], dtype=weight.dtype, device=weight.device)[:, None]
-        unit = front.unit(unit) if front else unit
-        x = front.enlarge(unit) if front else unit  # (clips, channels, h, w)
-        x = x.contiguous(memory_format=torch.channels_last)  # twice as fast
-        explain = _by_trace if lrp.can_trace(layers) and (x >= 0).all() else _by_zennit
-        heat = explain(layers, x, classes[part], composite).sum(1, keepdim=True)
-        if isinstance(front, Front) and front.size is not None:
-            heat = _back_to_cells(front, unit, heat)
-        heats.append(heat.float().cpu().numpy().reshape(-1, *mels.shape[1:]))
+        unit, x = _input(model, mels if one_clip else mels[part])
+        if lrp.can_trace(layers) and (x >= 0).all():
+            trace = lrp.Trace(layers, x, composite)
+            _check_outputs(classes[part], trace.logits)
+            clips = None if one_clip else range(len(x))
+            heat = trace.back(trace.start(classes[part], clips), clips)
+        else:
+            heat = _by_zennit(layers, x, classes[part], composite)
+        heats.append(_cells(model, unit, heat))
     return np.concatenate(heats)
 
 
-def _by_trace(layers: torch.nn.Sequential, x: torch.Tensor, classes: list[int], composite: str) -> torch.Tensor:
-    trace = lrp.Trace(layers, x, composite)
-    _check_outputs(classes, trace.logits)
-    clips = None if len(x) == 1 else range(len(x))
-    return trace.back(trace.start(classes, clips), clips)
+class ClipTrace(lrp.Trace):
+    """One way through a network for some clips, given as spectrograms, and any number of ways back to their cells.
+
+    Parameters
+    ----------
+    model : OriginalCNN, CompactCNN or another whose layers :func:`instr_lib.lrp.can_trace`
+    mels : float32 (clips, 128, 431), dB
+    composite : as for :func:`relevance`
+
+    Raises
+    ------
+    InputError
+        If the network has layers that are not known, or the spectrograms or the composite are not as they should be.
+    """
+
+    def __init__(self, model: torch.nn.Module, mels: np.ndarray, composite: str = "epsilon_plus"):
+        mels = check_mels(mels)
+        _check_composite(composite)
+        keep_freed_memory()
+        layers = getattr(model, "layers", model)
+        if not lrp.can_trace(layers):
+            kinds = ", ".join(dict.fromkeys(type(layer).__name__ for layer in layers.children())) or type(layers).__name__
+            raise InputError(
+                f"this network cannot be followed channel by channel: it must be a sequence of Conv2d, BatchNorm2d after a "
+                f"Conv2d, MaxPool2d, ReLU and Dropout that ends in Linear, and it has {kinds}"
+            )
+        self._model, (self._unit, x) = model, _input(model, mels)
+        if (x < 0).any():
+            raise InputError("this network's input is negative where it is silent: give it a front, as OriginalCNN has")
+        super().__init__(layers, x, composite)
+
+    def cells(self, relevance: torch.Tensor, clips: Sequence[int] | None = None) -> np.ndarray:
+        """Relevance of the network's input, from :meth:`back`, as float32 (rows, 128, 431)."""
+        return _cells(self._model, self._unit if clips is None else self._unit[clips], relevance)
+
+
+def _check_composite(composite: str):
+    if composite not in COMPOSITES:
+        raise InputError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
+
+
+def _input(model: torch.nn.Module, mels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the network is given: mel cells (n, 1, 128, 431), and the picture that its layers see (n, channels, h, w)."""
+    front, weight = getattr(model, "front", None), next(model.parameters())
+    unit = torch.tensor(mels, dtype=weight.dtype, device=weight.device)[:, None]
+    unit = front.unit(unit) if front else unit
+    x = front.enlarge(unit) if front else unit
+    return unit, x.contiguous(memory_format=torch.channels_last)  # in half the time
+
+
+def _cells(model: torch.nn.Module, unit: torch.Tensor, relevance: torch.Tensor) -> np.ndarray:
+    """Relevance of a picture (n, channels, h, w) to that of mel cells (n, 128, 431)."""
+    heat, front = relevance.sum(1, keepdim=True), getattr(model, "front", None)
+    if isinstance(front, Front) and front.size is not None:
+        heat = _back_to_cells(front, unit, heat)
+    return heat[:, 0].float().cpu().numpy()
 
 
 def _by_zennit(layers: torch.nn.Module, x: torch.Tensor, classes: list[int], composite: str) -> torch.Tensor:

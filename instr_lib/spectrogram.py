@@ -129,6 +129,48 @@ def _mel_power(audio: np.ndarray) -> np.ndarray:
     return mel_filters() @ (parts[:, ::2] + parts[:, 1::2])
 
 
+def masked(audio: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A clip with each time-frequency cell turned down as a mask says, with its own phase.
+
+    Each bin of the short-time Fourier transform is multiplied by the mean of the mask over the mel bands it
+    belongs to, weighted by how much; frames are put together again by weighted overlap-add (Griffin & Lim 1984,
+    doi:10.1109/TASSP.1984.1164317). A mask of ones gives the clip back.
+
+    Parameters
+    ----------
+    audio : float32 (220_500,)
+    mask : float (128, 431), 0 to 1
+
+    Returns
+    -------
+    float32 (220_500,)
+
+    Raises
+    ------
+    AudioError
+        If the sound is not one clip.
+    InputError
+        If the mask has another shape, or values that are not within 0 and 1.
+    """
+    audio, mask = check_audio(audio), np.asarray(mask, np.float32)
+    if audio.ndim != 1:
+        raise AudioError(f"one clip at a time can be masked, not {len(audio)}")
+    if mask.shape != (N_MELS, N_FRAMES) or not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
+        raise InputError(f"a mask must have shape ({N_MELS}, {N_FRAMES}) and values within 0 and 1, not {mask.shape}")
+    weights = mel_filters().T  # (1025, 128)
+    total = np.asarray(weights.sum(1)).ravel()[:, None]
+    gains = np.divide(weights @ mask, total, out=np.zeros((len(total), N_FRAMES), np.float32), where=total > 0)
+    gains[total.ravel() == 0] = mask[[0]]  # 0 Hz and the highest bin belong to no band
+    frames = scipy.fft.irfft(stft(audio) * gains, axis=0)
+    padded, norm = np.zeros((2, len(audio) + N_FFT), np.float32)
+    window = _window()
+    for number, frame in enumerate(frames.T):
+        padded[number * HOP : number * HOP + N_FFT] += frame * window
+        norm[number * HOP : number * HOP + N_FFT] += window**2
+    inside = slice(N_FFT // 2, -N_FFT // 2)
+    return padded[inside] / np.maximum(norm[inside], 1e-8)
+
+
 def to_db(power: np.ndarray) -> np.ndarray:
     """Mel power to dB on the fixed scale, clipped to ``FLOOR_DB`` … 0."""
     db = np.asarray(power / REFERENCE)

@@ -1,12 +1,11 @@
 """Clips as a straightforward script makes them, one after another: what `il.generate` is compared with.
 
-It does for each clip what the original's script did: a new FluidSynth with the whole soundfont, samples
-fetched between MIDI messages, librosa's mel spectrogram, a matplotlib figure saved as a picture. FluidSynth and
-matplotlib are as they come, with reverb and chorus and figures of 640 x 480 pixels. In its favour it leaves out what
-else the original did: MIDI and WAV files on the way, sound gathered in a Python list, resampling, 512 mel
-bands and figures of 2000 x 2000 pixels.
+It does for each clip what the original's published script did by default: a new FluidSynth, as it comes (with reverb and
+chorus), with the whole soundfont, samples fetched between MIDI messages, librosa's mel spectrogram, and a matplotlib figure of
+10 x 10 inches with axes, colour bar and title, saved as a picture. In its favour it leaves out what else that script did: waiting
+as long as the music lasts, MIDI and WAV files on the way, sound gathered in a Python list, resampling, and 512 mel bands.
 
-Spared, it does no more than `il.generate` and its network need: dry sound, and pictures of 400 x 400 pixels.
+Spared, it does no more than `il.generate` and its network need: dry sound, and bare pictures of 400 x 400 pixels.
 
 The music is that of `il.generate`, clip by clip. To run it: python generate.py 10 /tmp/clips
 """
@@ -58,9 +57,16 @@ def log_mel(sound):
 
 
 def picture(mel, path, spared=False):
-    """The spectrogram as a picture without margins."""
-    figure = plt.figure(figsize=(4, 4) if spared else None, dpi=100)
-    librosa.display.specshow(mel, sr=RATE, hop_length=512, ax=figure.add_axes((0, 0, 1, 1)))
+    """The spectrogram as the original drew it, or only the 400 x 400 pixels that the network is shown."""
+    if spared:
+        figure = plt.figure(figsize=(4, 4), dpi=100)
+        librosa.display.specshow(mel, sr=RATE, hop_length=512, ax=figure.add_axes((0, 0, 1, 1)))
+    else:
+        plt.figure(figsize=(10, 10))
+        librosa.display.specshow(mel, sr=RATE, hop_length=512, x_axis="time", y_axis="mel")
+        plt.colorbar(format="%+2.0f dB")
+        plt.title("Spectrogram")
+        plt.tight_layout()
     plt.savefig(path)
     plt.close()
 
