@@ -24,6 +24,7 @@ book: setup
 	@$(VENV_PYTHON) book/build.py --profile $(PROFILE)
 
 test: setup
+	@$(PYTHON) book/setup.py browser
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
 
 lab: setup

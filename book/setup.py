@@ -170,6 +170,17 @@ def is_venv_of(home):
     return STAMP.exists() and STAMP.read_text().startswith(home) and (VENV / "bin" / "python").exists()
 
 
+def browser():
+    """Install Chromium, in which tests open the pages. Where that cannot be, these tests are skipped and say why."""
+    prefix = sudo()
+    if shutil.which("chromium") or prefix is None:
+        return
+    try:
+        install_packages(["chromium"], prefix)
+    except SystemExit as problem:
+        print(problem)
+
+
 def main():
     check_python(sys.version_info)
     with open(__file__) as lock:
@@ -191,6 +202,6 @@ def main():
 
 if __name__ == "__main__":
     try:
-        main()
+        browser() if sys.argv[1:] == ["browser"] else main()
     except KeyboardInterrupt:
         sys.exit("\nsetup: stopped; run make again to go on")

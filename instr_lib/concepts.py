@@ -137,7 +137,7 @@ def channel_stats(
     composite : as for :func:`instr_lib.relevance`
     cache : folder, optional
         What is found is kept there, under a hash of weights, clips and composite, and read from there the next time.
-    batch_size : int, clips at a time
+    batch_size : int, rows at a time
     progress : bool
 
     Raises
@@ -154,26 +154,28 @@ def channel_stats(
         if file.is_file():
             return _read(file)
     keep_freed_memory()
-    layers = list(convolutions(model))
-    found = {name: {layer: [] for layer in layers} for name in ("relevance", "peak", "place", "activation", "active_place")}
-    for start in tqdm(range(0, len(indices), batch_size), "channels", unit_scale=batch_size, disable=not progress):
-        part = indices[start : start + batch_size]
-        rows, classes = np.nonzero(ds.labels[part])
-        trace = ClipTrace(model, ds.mels(part), composite)
-        relevance, after = trace.start(classes, rows), None
+    layers, (rows, classes) = convolutions(model), np.nonzero(ds.labels[indices])
+    # Made beforehand: small pieces that stay, put between large ones that go, would keep gigabytes from being used again.
+    kinds = {name: np.float32 for name in ("relevance", "peak", "activation")} | dict.fromkeys(
+        ("place", "active_place"), np.int32
+    )
+    found = {name: {layer: np.empty((len(rows), n), kind) for layer, n in layers.items()} for name, kind in kinds.items()}
+    for start in tqdm(range(0, len(rows), batch_size), "channels", unit_scale=batch_size, disable=not progress):
+        part = np.arange(start, min(start + batch_size, len(rows)))
+        trace = ClipTrace(model, ds.mels(indices[rows[part]]), composite)
+        relevance, after = trace.start(classes[part], range(len(part))), None
         for layer in reversed(layers):
-            relevance, after = trace.back(relevance, rows, after, layer), layer
-            peak, place = relevance.flatten(2).max(2)
-            active, active_place = trace.outputs[layer].flatten(2).max(2)
-            for name, tensor in zip(
-                found, (relevance.sum((2, 3)), peak, place, active.clamp(min=0), active_place), strict=True
+            relevance, after = trace.back(relevance, after=after, until=layer), layer
+            found["relevance"][layer][part] = relevance.sum((2, 3)).cpu()
+            for one, value, place in (
+                (relevance, "peak", "place"),
+                (trace.outputs[layer].clamp(min=0), "activation", "active_place"),
             ):
-                found[name][layer].append(tensor.cpu().numpy())
-    joined = {name: {layer: np.concatenate(parts) for layer, parts in by.items()} for name, by in found.items()}
-    for name in ("place", "active_place"):
-        joined[name] = {layer: place.astype(np.int32) for layer, place in joined[name].items()}
-    rows, classes = np.nonzero(ds.labels[indices])
-    stats = ChannelStats(clips=indices[rows], classes=classes, examined=indices, **joined)
+                found[value][layer][part], found[place][layer][part] = (t.cpu() for t in one.flatten(2).max(2))
+    examined, first = np.unique(rows, return_index=True)  # activations do not depend on the row's instrument
+    for name in ("activation", "active_place"):
+        found[name] = {layer: array[first] for layer, array in found[name].items()}
+    stats = ChannelStats(clips=indices[rows], classes=classes, examined=indices[examined], **found)
     if file is not None:
         _write(file, stats)
     return stats

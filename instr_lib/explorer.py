@@ -23,20 +23,20 @@ from .instruments import INSTRUMENTS
 from .relevance import relevance
 from .score import random_score
 from .spectrogram import check_audio, log_mel
-from .synth import SAMPLE_RATE, Synth
+from .synth import CLIP_SAMPLES, SAMPLE_RATE, Synth
 
 _NAMES = [(instrument.name, index) for index, instrument in enumerate(INSTRUMENTS)]
 
 
 def player(audio: np.ndarray, title: str) -> HTML:
-    """A sound player with a title: one clip float32 (220_500,), as MP3 inside the page (about 50 KB).
+    """A sound player with a title: one clip or less, float32 (samples,), as MP3 inside the page (about 50 KB a clip).
 
     MP3 because every browser plays it. Louder than full scale is turned down, never clipped.
 
     Raises
     ------
     AudioError
-        If the sound is not one clip or contains NaN.
+        If the sound is longer than a clip, empty or not mono, or contains NaN.
     """
     title = html.escape(title)
     return HTML(
@@ -48,7 +48,11 @@ def player(audio: np.ndarray, title: str) -> HTML:
 
 def _sound(audio: np.ndarray) -> str:
     """Sound as a data URL."""
-    audio = check_audio(audio)
+    audio = np.asarray(audio)
+    samples = len(audio) if audio.ndim == 1 and audio.size else CLIP_SAMPLES
+    if samples < CLIP_SAMPLES:
+        audio = np.pad(audio, (0, CLIP_SAMPLES - samples))
+    audio = check_audio(audio)[:samples]
     audio = audio / max(1.0, float(np.abs(audio).max()) / 0.99)
     packed = io.BytesIO()
     soundfile.write(packed, audio, SAMPLE_RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
@@ -158,9 +162,10 @@ def relevance_panel(
             for index in classes:
                 sums = channel_relevance(models[name], clip.mel, index, layer)
                 best = ", ".join(str(c) for c in np.argsort(-sums)[:5])
+                share = sums[channel] / np.abs(sums).sum()
                 lines.append(
-                    f"{INSTRUMENTS[index].name}: {sums[channel] / sums.sum():.0%} of its relevance goes through channel "
-                    f"{channel} of {layer}; most goes through {best}."
+                    f"{INSTRUMENTS[index].name}: {share:.1%} of its relevance goes through channel {channel} of {layer}; most "
+                    f"of what speaks for it goes through {best}."
                 )
         return [
             widgets.HTML(heard(key)),

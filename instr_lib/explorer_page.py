@@ -101,7 +101,8 @@ def _clip(model, clip: CuratedClip, layer: str, n_channels: int, names: Mapping[
         top = np.argsort(-sums)[:n_channels]
         for channel, part in zip(top.tolist(), concept_relevance(model, clip.mel, index, layer, top)[0], strict=True):
             called = f", “{names[channel]}”" if channel in names else ""
-            text = f"channel {channel} of {layer}{called}: {100 * sums[channel] / sums.sum():.0f} % of its relevance"
+            share = 100 * sums[channel] / sums.clip(min=0).sum()
+            text = f"channel {channel} of {layer}{called}: {share:.0f} % of what speaks for it"
             ways.append({"instrument": index, "row": len(rows), "text": text})
             rows.append(_bytes(part, limit))
     owned, owners = {}, []

@@ -140,16 +140,16 @@ def ways(found: Sequence[Way]) -> Axes:
     for level, nodes in enumerate(levels.values()):
         places |= {node: ((n + 0.5) / len(nodes), -level) for n, node in enumerate(nodes)}
     ax = plt.subplots(figsize=(8, 1.1 * len(levels)), layout="constrained")[1]
-    widest = max(abs(way.relevance) for way in found)
-    for way in sorted(found, key=lambda way: abs(way.relevance)):
-        share = abs(way.relevance) / widest
+    widest = {layer: max(abs(way.relevance) for way in found if way.target[0] == layer) for layer, _ in places if layer}
+    for way in sorted(found, key=lambda way: abs(way.relevance) / widest[way.target[0]]):
+        share = abs(way.relevance) / widest[way.target[0]]  # further down an answer spreads over ever more channels
         (x0, y0), (x1, y1) = places[way.source], places[way.target]
         colour = "#b2182b" if way.relevance > 0 else "#2166ac"
         ax.plot([x0, x1], [y0, y1], c=colour, lw=0.4 + 7 * share, alpha=0.25 + 0.6 * share, zorder=1)
-        if share > 0.3:
+        if share > 0.6:
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
             place = (2 * x0 + 3 * x1) / 5, (2 * y0 + 3 * y1) / 5
-            ax.text(*place, f"{way.relevance:.0%}", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
+            ax.text(*place, f"{way.relevance:.1%}", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
     for (layer, index), (x, y) in places.items():
         text = str(index) if layer else INSTRUMENTS[index].name
         box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}

@@ -86,7 +86,7 @@ def test_player_never_clips(clip):
 
 
 @pytest.mark.parametrize(
-    "audio", [np.zeros(0, np.float32), np.full(220_500, np.nan, np.float32), np.zeros(100, np.float32)]
+    "audio", [np.zeros(0, np.float32), np.full(220_500, np.nan, np.float32), np.zeros(220_501, np.float32)]
 )
 def test_player_refuses_what_is_no_clip(audio):
     with pytest.raises(il.AudioError):
