@@ -1,9 +1,10 @@
 """What does a network listen to when it recognises an instrument, and is the explanation true?
 
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
-``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``,
-``relevance``, ``truth``, ``curated``, ``plots``, ``explorer``. Beside the way lie ``errors``, ``memory``,
-``folders`` (one writer a folder) and ``processes`` (one process or several). The names below are offered here too.
+``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``, ``lrp``,
+``relevance``, ``concepts``, ``naming``, ``truth``, ``curated``, ``plots``, ``explorer``,
+``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder) and
+``processes`` (one process or several). The names below are offered here too.
 """
 
 import sys
@@ -29,11 +30,15 @@ _LAZY = {
     "evaluation": ("bootstrap_f1", "f1_scores", "predict", "test_scores"),
     "training": ("TrainSettings", "describe_run", "positive_weights", "train"),
     "relevance": ("relevance",),
+    "lrp": (),
+    "concepts": (),
+    "naming": (),
     "truth": ("ownership",),
     "curated": ("curated_clips",),
     "report": (),
     "plots": (),
     "explorer": ("player",),
+    "explorer_page": (),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 

@@ -164,8 +164,8 @@ def relevance_panel(
                 best = ", ".join(str(c) for c in np.argsort(-sums)[:5])
                 share = sums[channel] / np.abs(sums).sum()
                 lines.append(
-                    f"{INSTRUMENTS[index].name}: {share:.1%} of its relevance goes through channel {channel} of {layer}; most "
-                    f"of what speaks for it goes through {best}."
+                    f"{INSTRUMENTS[index].name}: {share:.1%} of its relevance goes through channel {channel} of {layer}; "
+                    f"most of what speaks for it goes through {best}."
                 )
         return [
             widgets.HTML(heard(key)),

@@ -8,6 +8,7 @@ panels are compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +17,13 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 
-from .concepts import Reference, Way
 from .instruments import INSTRUMENTS
 from .score import CLIP_SECONDS, Score
 from .spectrogram import FLOOR_DB, N_MELS, band_frequencies
+
+if TYPE_CHECKING:  # pictures of clips need no torch
+    from .concepts import Reference, Way
+    from .naming import Ablation
 
 # Twelve colours in order of INSTRUMENTS, from the Okabe-Ito and Tol palettes, which stay apart for
 # colour-blind readers as far as twelve can; every use also has a name beside the colour.
@@ -204,3 +208,21 @@ def relevance_panels(
     bar = plt.cm.ScalarMappable(plt.Normalize(-1, 1), "RdBu_r")
     figure.colorbar(bar, ax=axes, shrink=0.6, ticks=[-1, 0, 1]).set_ticklabels(["against", "0", "for"])
     return figure
+
+
+def ablation(effects: Sequence[Ablation]) -> Axes:
+    """What :func:`instr_lib.naming.ablate` found: one line an instrument, its own channels and as many others."""
+    ax = plt.subplots(figsize=(8, 1 + 0.4 * len(effects)), layout="constrained")[1]
+    for y, effect in enumerate(effects):
+        for interval, marker, colour, offset, label in (
+            (effect.own, "o", "#d55e00", 0.12, "its own channels silenced"),
+            (effect.others, "s", "#0072b2", -0.12, "as many others silenced"),
+        ):
+            ax.plot([interval.low, interval.high], [y + offset] * 2, c=colour)
+            ax.plot(interval.value, y + offset, marker, c=colour, label=None if y else label)
+    ax.axvline(0, c="grey", lw=0.8)
+    ax.set_yticks(range(len(effects)), [f"{INSTRUMENTS[e.instrument].name} ({e.channels})" for e in effects])
+    ax.set_xlabel("fall of the instrument's logit")
+    if effects:
+        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return ax

@@ -1,11 +1,29 @@
-"""Stems as ground truth: which instrument owns which cell of the spectrogram."""
+"""Stems as ground truth: which instrument owns which cell, and how true a heatmap is by that.
+
+Conventions: heatmaps are float (n, 128, 431), signed, one for each *pair* of a clip and an instrument that plays in it;
+``owned`` are bool arrays of the same shape, the cells of which the instrument has at least ``OWNS`` of the power. A score
+that is not defined for a pair (a heatmap without anything positive, an instrument that owns no cell) is NaN. Chapter 7 uses
+all of it.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from .errors import AudioError
-from .spectrogram import FLOOR_DB, mel_power, to_db
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .dataset import clip_score
+from .errors import AudioError, InputError
+from .evaluation import Interval
+from .models import load_model
+from .spectrogram import FLOOR_DB, N_FRAMES, N_MELS, log_mel, mel_power, to_db
+from .synth import Synth
+
+OWNS = 0.8  # share of a cell's power from which on it is an instrument's own
 
 
 def ownership(stems: np.ndarray) -> np.ndarray:
@@ -33,6 +51,347 @@ def ownership(stems: np.ndarray) -> np.ndarray:
     total = power.sum(axis=0)
     sounds = (to_db(mel_power(stems.sum(axis=0))) > FLOOR_DB) & (total > 0)
     return np.divide(power, total, out=np.zeros_like(power), where=sounds)
+
+
+def check_heats(heats: np.ndarray, owned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heatmaps as float64 and masks as bool, if they belong together.
+
+    Raises
+    ------
+    InputError
+        If they are not both (n, 128, 431), or a heatmap contains NaN; the message says which.
+    """
+    heats, owned = np.asarray(heats, float), np.asarray(owned)
+    if heats.ndim != 3 or heats.shape[1:] != (N_MELS, N_FRAMES):
+        raise InputError(f"heatmaps must have shape (n, {N_MELS}, {N_FRAMES}), not {heats.shape}")
+    if owned.shape != heats.shape or owned.dtype != bool:
+        raise InputError(f"masks must be bool of shape {heats.shape}, not {owned.dtype} of {owned.shape}")
+    if len(bad := np.flatnonzero(~np.isfinite(heats).all((1, 2)))):
+        raise InputError(f"heatmap {bad[0]} contains NaN or infinity")
+    return heats, owned
+
+
+def mass_accuracy(heats: np.ndarray, owned: np.ndarray) -> np.ndarray:
+    """Share of the positive relevance that lies on owned cells, (n,), 0 to 1.
+
+    Relevance mass accuracy of Arras, Osman & Samek 2022, doi:10.1016/j.inffus.2021.11.008, eq. 1, for positive relevance.
+    NaN for a heatmap with nothing positive.
+    """
+    heats, owned = check_heats(heats, owned)
+    positive = heats.clip(min=0)
+    return _divide((positive * owned).sum((1, 2)), positive.sum((1, 2)))
+
+
+def rank_accuracy(heats: np.ndarray, owned: np.ndarray) -> np.ndarray:
+    """Of as many cells as are owned, the most relevant ones: the share that is owned, (n,), 0 to 1.
+
+    Relevance rank accuracy of Arras, Osman & Samek 2022, eq. 2. Cells of equal relevance count with the share of them
+    that is owned. NaN if no cell is owned.
+    """
+    heats, owned = check_heats(heats, owned)
+    return np.array([_rank_accuracy(heat.ravel(), own.ravel()) for heat, own in zip(heats, owned, strict=True)])
+
+
+def _rank_accuracy(heat, own):
+    count = int(own.sum())
+    if not count:
+        return np.nan
+    least = np.partition(heat, -count)[-count]  # the smallest that is among the first
+    above, level = heat > least, heat == least
+    return (own[above].sum() + (count - above.sum()) * own[level].mean()) / count
+
+
+def pointing_game(heats: np.ndarray, owned: np.ndarray) -> np.ndarray:
+    """Whether the most relevant cell is owned, (n,), 0 or 1 (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x).
+
+    Several largest cells count with the share of them that is owned. NaN for a heatmap with nothing positive.
+    """
+    heats, owned = check_heats(heats, owned)
+    peak = heats.max((1, 2), keepdims=True)
+    hits = heats == peak
+    return np.where(peak[:, 0, 0] > 0, (hits & owned).sum((1, 2)) / hits.sum((1, 2)), np.nan)
+
+
+def average_precision(heats: np.ndarray, owned: np.ndarray) -> np.ndarray:
+    """Area under the curve of precision against recall of owned cells, sorted by relevance, (n,), 0 to 1.
+
+    The sum over thresholds of precision times the gain in recall; cells of equal relevance share a threshold. NaN if no
+    cell is owned.
+    """
+    heats, owned = check_heats(heats, owned)
+    return np.array([_average_precision(heat.ravel(), own.ravel()) for heat, own in zip(heats, owned, strict=True)])
+
+
+def _average_precision(heat, own):
+    if not own.any():
+        return np.nan
+    order = np.argsort(-heat, kind="stable")
+    found = own[order].cumsum()
+    last = np.append(np.flatnonzero(np.diff(heat[order])), len(order) - 1)  # of each run of equal relevance
+    precision, recall = found[last] / (last + 1), found[last] / found[-1]
+    return float((precision * np.diff(recall, prepend=0)).sum())
+
+
+def sparseness(heats: np.ndarray) -> np.ndarray:
+    """Gini index of the size of relevance, (n,): 0 all cells alike, 1 all in one cell.
+
+    Chalasani et al. 2020, arXiv:1810.06583, use it so. NaN for a heatmap of zeros.
+    """
+    size = np.sort(np.abs(np.asarray(heats, float)).reshape(len(heats), -1), axis=1)
+    n = size.shape[1]
+    return _divide(((2 * np.arange(1, n + 1) - n - 1) * size).sum(1), n * size.sum(1))
+
+
+def complexity(heats: np.ndarray) -> np.ndarray:
+    """Entropy of the shares of the size of relevance, in bits, (n,): 0 for one cell (Bhatt et al. 2020, arXiv:2005.00631).
+
+    At most log2 of the number of cells, which is 15.75. NaN for a heatmap of zeros.
+    """
+    size = np.abs(np.asarray(heats, float)).reshape(len(heats), -1)
+    share = _divide(size, size.sum(1, keepdims=True))
+    return -(share * np.log2(np.where(share > 0, share, 1))).sum(1)
+
+
+def own_over_others(heats: np.ndarray, owned: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether more positive relevance lies on the asked instrument's cells than on any other's, (n,), 0 or 1.
+
+    Parameters
+    ----------
+    others : n bool arrays (k, 128, 431), the cells that each of the other instruments of the clip owns
+        NaN where there is none, or nothing is positive.
+    """
+    heats, owned = check_heats(heats, owned)
+    found = np.full(len(heats), np.nan)
+    for n, (heat, own, other) in enumerate(zip(heats.clip(min=0), owned, others, strict=True)):
+        if len(other) and heat.any():
+            found[n] = float((heat * own).sum() > max((heat * one).sum() for one in other))
+    return found
+
+
+def _divide(a, b):
+    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=np.asarray(b) != 0)
+
+
+class Pairs(NamedTuple):
+    """Clips with their stems, and one row for each instrument that plays in one.
+
+    Attributes
+    ----------
+    mels : float32 (clips, 128, 431), dB
+    clips : int (n,), row of ``mels``
+    classes : int (n,), instrument indices
+    shares : float32 (n, 128, 431), the instrument's share of each cell's power
+    others : n bool arrays (k, 128, 431), cells owned by each of the clip's other instruments
+    level : float (n,), level of the instrument's stem relative to the rest of the mix, dB
+    together : int (n,), how many instruments play
+    """
+
+    mels: np.ndarray
+    clips: np.ndarray
+    classes: np.ndarray
+    shares: np.ndarray
+    others: list[np.ndarray]
+    level: np.ndarray
+    together: np.ndarray
+
+    @property
+    def owned(self) -> np.ndarray:
+        """Cells in which the instrument has at least ``OWNS`` of the power, bool (n, 128, 431)."""
+        return self.shares >= OWNS
+
+
+def pairs(n_clips: int, seed: int = 0, split: str = "test", synth: Synth | None = None, progress: bool = True) -> Pairs:
+    """The first clips of a stream in which two instruments or more play, rendered stem by stem.
+
+    Parameters
+    ----------
+    n_clips : int
+        At least one. About 3 pairs come from each.
+    seed, split : as for :func:`instr_lib.generate`
+    synth : Synth, optional
+
+    Raises
+    ------
+    InputError
+        If ``n_clips`` is not positive.
+    SynthError, SoundfontError
+        As :class:`instr_lib.Synth`.
+    """
+    if n_clips < 1:
+        raise InputError(f"n_clips must be at least 1, not {n_clips}")
+    synth, mels, rows, index = synth or Synth(), [], [], -1
+    with tqdm(total=n_clips, desc="clips with stems", disable=not progress) as bar:
+        while len(mels) < n_clips:
+            index += 1
+            score = clip_score(index, seed, split)
+            if len(score.instruments) < 2:
+                continue
+            stems = synth.render_stems(score)
+            shares, mix = ownership(stems), stems.sum(0)
+            owned = shares >= OWNS
+            for n, instrument in enumerate(score.instruments):
+                rest = ((mix - stems[n]) ** 2).sum(dtype=float)
+                level = 10 * math.log10(max((stems[n] ** 2).sum(dtype=float), 1e-12) / max(rest, 1e-12))
+                rows.append((len(mels), instrument, shares[n], np.delete(owned, n, 0), level, len(stems)))
+            mels.append(log_mel(mix))
+            bar.update()
+    clips, classes, shares, others, level, together = zip(*rows, strict=True)
+    return Pairs(
+        np.stack(mels),
+        np.array(clips),
+        np.array(classes),
+        np.stack(shares),
+        list(others),
+        np.array(level),
+        np.array(together),
+    )
+
+
+FRACTIONS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def removal_curves(
+    model: torch.nn.Module, these: Pairs, heats: np.ndarray, fractions: Sequence[float] = FRACTIONS, insert: bool = False
+) -> np.ndarray:
+    """What becomes of the instrument's logit when its *own* power is taken out of the most relevant cells first.
+
+    In a cell the mix keeps the power of the other stems, so nothing unheard of appears, as it does where cells are painted
+    black (Samek et al. 2017, doi:10.1109/TNNLS.2016.2599820, remove them so).
+
+    Parameters
+    ----------
+    model : network
+    these : Pairs
+    heats : float (n, 128, 431)
+    fractions : of the cells that sound in the mix
+    insert : bool
+        Start from the mix without the instrument, and put its power back instead.
+
+    Returns
+    -------
+    float (n, fractions), logits
+    """
+    check_heats(heats, these.owned)
+    power = 10 ** (these.mels / 10)
+    curves = np.empty((len(heats), len(fractions)))
+    for n, (clip, index) in enumerate(zip(these.clips, these.classes, strict=True)):
+        sounds = these.mels[clip] > FLOOR_DB
+        order = np.argsort(-np.where(sounds, heats[n], -np.inf), axis=None, kind="stable")
+        changed = np.empty((len(fractions), N_MELS, N_FRAMES), np.float32)
+        for k, fraction in enumerate(fractions):
+            touched = np.zeros(sounds.size, bool)
+            touched[order[: round(fraction * sounds.sum())]] = True
+            out = touched.reshape(sounds.shape) != insert
+            kept = power[clip] * (1 - these.shares[n] * out)
+            changed[k] = np.maximum(10 * np.log10(np.maximum(kept, 10 ** (FLOOR_DB / 10))), FLOOR_DB)
+        with torch.no_grad():
+            curves[n] = model.eval()(torch.from_numpy(changed)[:, None])[:, index].numpy()
+    return curves
+
+
+def area(curves: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
+    """Mean of each curve over the fractions, by trapezoids, on a scale on which its own ends are 1 and 0: (n,).
+
+    For deletion the start is 1 and the end 0, for insertion the other way round; NaN where they are the same.
+    """
+    low, high = np.minimum(curves[:, 0], curves[:, -1]), np.maximum(curves[:, 0], curves[:, -1])
+    return np.trapezoid(_divide(curves - low[:, None], (high - low)[:, None]), fractions, axis=1)
+
+
+def score_heats(heats: np.ndarray, these: Pairs) -> dict[str, np.ndarray]:
+    """All scores that need no network, one array (n,) each, by name."""
+    owned = these.owned
+    return {
+        "mass": mass_accuracy(heats, owned),
+        "rank": rank_accuracy(heats, owned),
+        "pointing": pointing_game(heats, owned),
+        "precision": average_precision(heats, owned),
+        "own over others": own_over_others(heats, owned, these.others),
+        "sparseness": sparseness(heats),
+        "complexity": complexity(heats),
+    }
+
+
+def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean with a 95 % percentile interval over clips, all pairs of a clip together; NaN is left out.
+
+    Parameters
+    ----------
+    values : float (n,)
+    groups : int (n,), the clip of each
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    clips, which = np.unique(groups[known], return_inverse=True)
+    sums, counts = np.bincount(which, values[known]), np.bincount(which)
+    draws = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), n_resamples)
+    means = (draws @ sums) / (draws @ counts)
+    return Interval(float(values[known].mean()), *np.percentile(means, (2.5, 97.5)).tolist())
+
+
+def grade(
+    method: Callable[[torch.nn.Module, np.ndarray, np.ndarray], np.ndarray],
+    model: torch.nn.Module | str = "compact",
+    n_clips: int = 200,
+    seed: int = 0,
+    these: Pairs | None = None,
+    batch_size: int = 12,
+    curves: bool = True,
+    progress: bool = True,
+) -> dict[str, Interval]:
+    """How true a method's explanations are: one row of the table of chapter 7.
+
+    ``il.truth.grade(il.relevance)`` grades Concept Relevance Propagation.
+
+    Parameters
+    ----------
+    method : function of (model, mels (n, 128, 431), classes (n,)) that returns heatmaps (n, 128, 431)
+    model : network, or the name of a published one
+    n_clips : int
+        Of the test stream, with two instruments or more: about three pairs of clip and instrument each.
+    seed : int, of the stream
+    these : Pairs, optional
+        Rendered before by :func:`pairs`, to grade several methods on the same ones.
+    batch_size : int, pairs that the method is given at a time
+    curves : bool, whether to draw deletion and insertion curves too
+
+    Returns
+    -------
+    dict of Interval
+        Mean of each score with a 95 % bootstrap interval over clips, and ``"undefined"``, for each score the number of
+        pairs for which it is not defined (they are left out of its mean).
+
+    Raises
+    ------
+    InputError
+        If the method returns another shape, or NaN, or a heatmap of nothing but zeros for every pair.
+    """
+    model = load_model(model) if isinstance(model, str) else model
+    these = pairs(n_clips, seed, progress=progress) if these is None else these
+    scores, heats = raw_scores(method, model, these, batch_size, progress), None
+    if curves:
+        heats = scores.pop("heats")
+        for name, insert in (("deletion", False), ("insertion", True)):
+            scores[name] = area(removal_curves(model, these, heats, insert=insert))
+    scores.pop("heats", None)
+    row = {name: bootstrap(values, these.clips) for name, values in scores.items()}
+    return row | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
+
+
+def raw_scores(method, model: torch.nn.Module, these: Pairs, batch_size: int = 12, progress: bool = True) -> dict:
+    """A method's heatmaps under ``"heats"``, and every score of every pair: what :func:`grade` takes the mean of."""
+    heats = np.empty((len(these.classes), N_MELS, N_FRAMES), np.float32)
+    for start in tqdm(range(0, len(heats), batch_size), "heatmaps", unit_scale=batch_size, disable=not progress):
+        part = slice(start, start + batch_size)
+        found = np.asarray(method(model, these.mels[these.clips[part]], these.classes[part]))
+        if found.shape != heats[part].shape:
+            raise InputError(f"the method returned heatmaps of shape {found.shape}, not {heats[part].shape}")
+        heats[part] = found
+    check_heats(heats, these.owned)
+    if len(heats) and not heats.any():
+        raise InputError("the method returned nothing but zeros")
+    return {"heats": heats, **score_heats(heats, these)}
 
 
 def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import instr_lib as il
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if path.stem != "06_explorer"]  # which has no text to speak of, and no figures
 
 
 def read(path):
@@ -34,7 +35,7 @@ def test_notebooks_are_committed_without_outputs(path):
             assert len(source(cell).splitlines()) <= 20
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_every_chapter_asks_promises_concludes_and_links(path):
     text = "\n".join(source(cell) for cell in read(path) if cell["cell_type"] == "markdown")
     title = text.splitlines()[0]
@@ -123,7 +124,7 @@ def chapters(book):
 def test_pictures_have_alternative_text_and_captions(chapters):
     for name, page in chapters.items():
         figures = [i for i in page.images if "_images" in i["src"]]
-        assert figures, name
+        assert figures or name == "06_explorer", name
         for image in figures:
             assert len(image["alt"]) > 30 and "_images" not in image["alt"], (name, image)
         assert page.captions >= len(figures), name
@@ -132,6 +133,7 @@ def test_pictures_have_alternative_text_and_captions(chapters):
 def test_sounds_are_in_the_pages(chapters):
     assert chapters["01_generate_data"].audio == 6  # two mixes, four stems
     assert chapters["05_relevance"].audio == 3
+    assert chapters["06_explorer"].audio == 1  # which clip it plays is the reader's choice
 
 
 def test_no_page_shows_an_error_or_a_warning(chapters):

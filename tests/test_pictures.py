@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import time
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -99,14 +100,40 @@ def _shown(panel):
 
 def test_relevance_panel_follows_its_menus(models):
     panel = explorer.relevance_panel(models, il.curated_clips())
-    _, clip, instruments = panel.children[0].children
+    _, clip, seed, instruments, layer, channel = panel.children[0].children
+    assert seed.disabled  # without a synth no clip can be drawn
     before = _shown(panel)
     instruments.value = (0,)
     after = _shown(panel)
-    assert after[2] != before[2] and after[:2] == before[:2]  # other heatmaps, same sound and spectrogram
+    assert after[3] != before[3] and after[:3] == before[:3]  # other heatmaps, same sound, spectrogram and words
     clip.value = 4
     assert _shown(panel)[0] != after[0] and _shown(panel)[1] != after[1]
-    assert "Celesta" in _shown(panel)[0]
+    assert "Celesta" in _shown(panel)[0] and "Acoustic Grand Piano does not play in this clip" in _shown(panel)[2]
+    whole = _shown(panel)
+    layer.value = "conv2"
+    assert "goes through channel 0 of conv2" in _shown(panel)[2] and _shown(panel)[3] != whole[3]
+    channel.value = 9999
+    assert "conv2 has no channel 9999: choose 0 to" in _shown(panel)[0]
+    channel.value, layer.value = 1, "all of the network"
+    assert _shown(panel)[3] == whole[3]
+
+
+def test_relevance_panel_draws_new_clips(synth):
+    panel = explorer.relevance_panel({"compact": il.load_model("compact")}, il.curated_clips(), synth)
+    _, clip, seed, instruments, *_ = panel.children[0].children
+    instruments.value = (6, 9)
+    clip.value = clip.options[-1][1]
+    first = _shown(panel)
+    assert "Trumpet + Violin" in first[0] and "does not play" not in first[2]
+    start = time.perf_counter()
+    seed.value = 77
+    new = time.perf_counter() - start
+    assert _shown(panel)[0] != first[0] and _shown(panel)[3] != first[3]
+    start = time.perf_counter()
+    seed.value = 1
+    assert _shown(panel) == first
+    # On two cores 1.0 and 0.5 s; the tests may share the machine.
+    assert new < 8 and time.perf_counter() - start < 4
 
 
 def test_composer_plays_what_is_chosen(synth):

@@ -98,3 +98,30 @@ def test_filters_and_bands_are_librosas():
     )
     centres = librosa.mel_frequencies(spectrogram.N_MELS + 2, fmin=0, fmax=22_050)[1:-1]
     assert np.allclose(spectrogram.band_frequencies(), centres, rtol=1e-12, atol=0)
+
+
+def test_a_mask_of_ones_gives_the_clip_back(tones):
+    assert np.abs(spectrogram.masked(tones[0], np.ones((128, 431))) - tones[0]).max() < 1e-5
+    assert not spectrogram.masked(tones[0], np.zeros((128, 431))).any()
+
+
+def test_a_mask_keeps_what_it_says(tones):
+    """The upper half of the bands, the second half of the time: the rest is gone, and that is as loud as it was."""
+    mask = np.zeros((128, 431), np.float32)
+    mask[64:, 215:] = 1
+    before, after = il.log_mel(tones[0]), il.log_mel(spectrogram.masked(tones[0], mask))
+    assert np.abs(after - before)[68:, 220:][before[68:, 220:] > -60].max() < 1
+    assert after[:60].max() < -40 < before[:60].max() and after[:, :205].max() < -75
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (np.ones((128, 430)), "must have shape"),
+        (np.full((128, 431), 1.5), "within 0 and 1"),
+        (np.full((128, 431), np.nan), "within 0 and 1"),
+    ],
+)
+def test_other_masks_are_refused(tones, mask, message):
+    with pytest.raises(il.InputError, match=message):
+        spectrogram.masked(tones[0], mask)

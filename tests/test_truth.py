@@ -2,6 +2,7 @@
 
 import librosa
 import numpy as np
+import pytest
 
 import instr_lib as il
 from instr_lib import truth
@@ -63,3 +64,16 @@ def test_rendered_stems(synth):
     mask = il.ownership(synth.render_stems(score))
     assert mask.shape == (2, 128, 431)
     assert set(np.unique(mask.sum(axis=0).round(4))) == {0, 1}
+
+
+def test_si_sdr_on_paper(tones):
+    rng = np.random.default_rng(0)
+    sound = tones[0].astype(float)
+    noise = rng.normal(size=len(sound))
+    noise -= noise @ sound / (sound @ sound) * sound  # at right angles
+    noise *= np.linalg.norm(sound) / np.linalg.norm(noise) / 10  # a hundredth of the power: 20 dB
+    assert truth.si_sdr(sound + noise, sound) == pytest.approx(20)
+    assert truth.si_sdr(-3 * (sound + noise), sound) == pytest.approx(20)  # loudness and sign do not count
+    assert truth.si_sdr(sound, sound) > 200 and np.isnan(truth.si_sdr(0 * sound, sound))
+    with pytest.raises(il.AudioError, match="one length"):
+        truth.si_sdr(sound[1:], sound)

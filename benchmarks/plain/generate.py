@@ -1,9 +1,10 @@
 """Clips as a straightforward script makes them, one after another: what `il.generate` is compared with.
 
-It does for each clip what the original's published script did by default: a new FluidSynth, as it comes (with reverb and
-chorus), with the whole soundfont, samples fetched between MIDI messages, librosa's mel spectrogram, and a matplotlib figure of
-10 x 10 inches with axes, colour bar and title, saved as a picture. In its favour it leaves out what else that script did: waiting
-as long as the music lasts, MIDI and WAV files on the way, sound gathered in a Python list, resampling, and 512 mel bands.
+It does for each clip what the original's published script did by default: a new FluidSynth, as it comes (with reverb
+and chorus), with the whole soundfont, samples fetched between MIDI messages, librosa's mel spectrogram, and a matplotlib
+figure of 10 x 10 inches with axes, colour bar and title, saved as a picture. In its favour it leaves out what else that
+script did: waiting as long as the music lasts, MIDI and WAV files on the way, sound gathered in a Python list,
+resampling, and 512 mel bands.
 
 Spared, it does no more than `il.generate` and its network need: dry sound, and bare pictures of 400 x 400 pixels.
 

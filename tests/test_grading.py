@@ -1,0 +1,191 @@
+"""Scores of a heatmap in closed form, and what grading says of heatmaps whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+import instr_lib as il
+from instr_lib import truth
+from instr_lib.errors import InputError
+
+CELLS = 128 * 431
+OWNED = np.zeros((1, 128, 431), bool)
+OWNED[0, :32] = True  # a quarter
+SHARE = 0.25
+
+
+def heat(where=None, value=1.0) -> np.ndarray:
+    """Nothing but a value in some cells."""
+    cells = np.zeros((1, 128, 431))
+    cells[0][where if where is not None else slice(None)] = value
+    return cells
+
+
+PERFECT, INVERTED, UNIFORM, EMPTY = OWNED.astype(float), (~OWNED).astype(float), heat(), heat(value=0)
+HIT, MISS, AGAINST = heat((3, 7)), heat((100, 7)), -OWNED.astype(float)
+NAN = math.nan
+N, K = CELLS, CELLS // 4
+FIRST = (1 + (K - 1) * (K - 1) / (N - 1)) / K
+LATER = (K - 1) * K / (N - 1) / K
+# Precision 1 for the first of K, then K / N for the others; or K / N for all.
+AP_HIT, AP_MISS = 1 / K + (1 - 1 / K) * K / N, K / N
+
+
+@pytest.mark.parametrize(
+    "score, expected",
+    # perfect, inverted, uniform, empty, one owned cell, one other cell, against all that is owned
+    [
+        (truth.mass_accuracy, (1, 0, SHARE, NAN, 1, 0, NAN)),
+        # A single cell first, then all others level: of the quarter still to take, a quarter is owned but for that cell.
+        (truth.rank_accuracy, (1, 0, SHARE, SHARE, FIRST, LATER, 0)),
+        (truth.pointing_game, (1, 0, SHARE, NAN, 1, 0, NAN)),
+        (truth.average_precision, (1, SHARE, SHARE, SHARE, AP_HIT, AP_MISS, SHARE)),
+        (lambda h, _: truth.sparseness(h), (1 - SHARE, SHARE, 0, NAN, 1 - 1 / CELLS, 1 - 1 / CELLS, 1 - SHARE)),
+        (
+            lambda h, _: truth.complexity(h),
+            (math.log2(CELLS / 4), math.log2(CELLS * 3 / 4), math.log2(CELLS), NAN, 0, 0, math.log2(CELLS / 4)),
+        ),
+    ],
+)
+def test_scores_in_closed_form(score, expected):
+    for heats, wanted in zip((PERFECT, INVERTED, UNIFORM, EMPTY, HIT, MISS, AGAINST), expected, strict=True):
+        assert score(heats, OWNED)[0] == pytest.approx(wanted, nan_ok=True)
+
+
+def test_many_at_once_are_the_same_as_one_by_one():
+    rng = np.random.default_rng(0)
+    heats, owned = rng.normal(size=(5, 128, 431)), rng.random((5, 128, 431)) < 0.1
+    for score in (truth.mass_accuracy, truth.rank_accuracy, truth.pointing_game, truth.average_precision):
+        assert np.allclose(score(heats, owned), [score(h[None], o[None])[0] for h, o in zip(heats, owned, strict=True)])
+
+
+def test_average_precision_is_that_of_scikit_learn():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    heats, owned = rng.integers(-5, 20, (2, 128, 431)).astype(float), rng.random((2, 128, 431)) < 0.1
+    expected = [average_precision_score(o.ravel(), h.ravel()) for h, o in zip(heats, owned, strict=True)]
+    assert np.allclose(truth.average_precision(heats, owned), expected)
+
+
+def test_nothing_owned_is_not_defined():
+    nobody = np.zeros_like(OWNED)
+    assert np.isnan(truth.rank_accuracy(UNIFORM, nobody)) and np.isnan(truth.average_precision(UNIFORM, nobody))
+    assert truth.mass_accuracy(UNIFORM, nobody) == 0
+
+
+def test_own_over_others():
+    other = ~OWNED
+    found = truth.own_over_others(
+        np.concatenate([PERFECT, INVERTED, EMPTY, PERFECT]), np.repeat(OWNED, 4, 0), [other, other, other, other[:0]]
+    )
+    assert found[:2].tolist() == [1, 0] and np.isnan(found[2:]).all()
+
+
+def test_mean_and_interval_leave_nan_out_and_draw_clips():
+    values, clips = np.array([1.0, 1, 0, 0, NAN]), np.array([0, 0, 1, 1, 2])
+    interval = truth.bootstrap(values, clips)
+    assert interval.value == 0.5 and interval.low == 0 and interval.high == 1  # of two clips
+    assert all(np.isnan(truth.bootstrap(np.array([NAN]), np.array([0]))))
+
+
+def test_area_in_closed_form():
+    fractions = (0.0, 0.5, 1.0)
+    curves = np.array([[3.0, 2, 1], [3, 1, 1], [1, 3, 3], [2, 2, 2]])
+    assert truth.area(curves, fractions) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
+
+
+@pytest.fixture(scope="module")
+def these(need_soundfont):
+    return truth.pairs(6, progress=False)
+
+
+@pytest.fixture(scope="module")
+def ideal(these):
+    """A method that knows the truth."""
+    return lambda model, mels, classes: np.stack(
+        [these.shares[_row(these, m, c)] for m, c in zip(mels, classes, strict=True)]
+    )
+
+
+def _row(these, mel, index):
+    (clip,) = [n for n, one in enumerate(these.mels) if np.array_equal(one, mel)]
+    return int(np.flatnonzero((these.clips == clip) & (these.classes == index))[0])
+
+
+def test_pairs_are_what_the_score_says(these, synth):
+    index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
+    score = il.clip_score(index, split="test")
+    first = these.clips == 0
+    assert (
+        these.classes[first].tolist() == list(score.instruments) and (these.together[first] == len(score.instruments)).all()
+    )
+    assert np.allclose(these.mels[0], il.log_mel(synth.render(score)))
+    total = these.shares[first].sum(0)
+    assert np.allclose(total[these.mels[0] > -80], 1, atol=1e-4)
+    stems = synth.render_stems(score).astype(float)
+    rest = stems.sum(0) - stems[0]
+    assert these.level[0] == pytest.approx(10 * np.log10((stems[0] ** 2).sum() / (rest**2).sum()), abs=0.01)
+    assert len(these.others[0]) == len(score.instruments) - 1
+
+
+def test_the_truth_gets_the_best_grade(these, ideal):
+    rng = np.random.default_rng(0)
+    best = truth.grade(ideal, "compact", these=these, progress=False)
+    luck = truth.grade(lambda m, mels, c: rng.random(mels.shape), "compact", these=these, progress=False)
+    crp = truth.grade(il.relevance, "compact", these=these, progress=False)
+    assert best["precision"].value > 0.99 and best["own over others"].value == 1 and best["pointing"].value == 1
+    for score in ("mass", "rank", "precision", "own over others"):
+        assert best[score].value > crp[score].value > luck[score].value, score
+    assert crp["deletion"].value < luck["deletion"].value  # what it names first matters more than what luck names
+    assert crp["insertion"].value > luck["insertion"].value
+    assert all(row["mass"].low <= row["mass"].value <= row["mass"].high for row in (best, luck, crp))
+    assert sum(crp["undefined"].values()) == 0
+
+
+def test_taking_all_of_an_instrument_out_is_the_mix_without_it(these, synth):
+    model = il.load_model("compact")
+    heats = np.ones_like(these.shares)
+    gone = truth.removal_curves(model, these, heats, (0.0, 1.0))
+    back = truth.removal_curves(model, these, heats, (0.0, 1.0), insert=True)
+    assert np.allclose(gone[:, 0], back[:, 1], atol=1e-3) and np.allclose(gone[:, 1], back[:, 0], atol=1e-3)
+    index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
+    stems = synth.render_stems(il.clip_score(index, split="test"))
+    for n in range(len(stems)):
+        rest = il.log_mel(np.delete(stems, n, 0).sum(0))
+        p = il.predict(model, rest[None])[0, these.classes[n]]
+        assert (p < 0.5) == (gone[n, 1] < 0)  # the network no longer hears it, by our sum of powers as by the sound
+
+
+@pytest.mark.parametrize(
+    "method, message",
+    [
+        (lambda m, mels, c: mels[:, :64], "shape"),
+        (lambda m, mels, c: np.full(mels.shape, np.nan), "heatmap 0 contains NaN"),
+        (lambda m, mels, c: np.zeros(mels.shape), "nothing but zeros"),
+    ],
+)
+def test_bad_methods_are_refused(these, method, message):
+    with pytest.raises(InputError, match=message):
+        truth.grade(method, "compact", these=these, progress=False)
+
+
+def test_undefined_scores_are_counted(these):
+    def half(model, mels, classes):
+        heats = np.ones(mels.shape)
+        heats[classes % 2 == 0] = 0
+        return heats
+
+    row = truth.grade(half, "compact", these=these, curves=False, progress=False)
+    even = int((these.classes % 2 == 0).sum())
+    assert row["undefined"]["mass"] == even > 0 and row["undefined"]["rank"] == 0 and not np.isnan(row["mass"].value)
+
+
+def test_masks_and_heatmaps_must_belong_together():
+    with pytest.raises(InputError, match="masks must be bool"):
+        truth.mass_accuracy(UNIFORM, OWNED.astype(float))
+    with pytest.raises(InputError, match="masks must be bool of shape"):
+        truth.mass_accuracy(np.repeat(UNIFORM, 2, 0), OWNED)
+    with pytest.raises(InputError, match="at least 1"):
+        truth.pairs(0)
