@@ -15,8 +15,9 @@ import torch
 from IPython.display import HTML
 
 from . import plots
-from .concepts import channel_relevance, concept_relevance, convolutions
+from .concepts import ChannelStats, channel_relevance, concept_relevance, convolutions, crop_sound, references
 from .curated import CuratedClip
+from .dataset import ClipDataset
 from .errors import InstrError
 from .evaluation import predict
 from .instruments import INSTRUMENTS
@@ -62,6 +63,40 @@ def _sound(audio: np.ndarray) -> str:
 def players(*pairs: tuple[np.ndarray, str]) -> HTML:
     """Several players side by side, as far as the page is wide: pairs of sound and title."""
     return HTML("".join(player(audio, title).data for audio, title in pairs))
+
+
+def favourites(
+    model: torch.nn.Module,
+    stats: ChannelStats,
+    ds: ClipDataset,
+    synth: Synth,
+    layer: str,
+    channel: int,
+    by: str = "relevance",
+    instrument: int | str | None = None,
+    count: int = 4,
+) -> HTML:
+    """Draw the places at which a channel peaks, as the current figure, and return players of what sounds there.
+
+    Parameters
+    ----------
+    model, stats, layer, channel, by, count, instrument
+        As for :func:`instr_lib.concepts.references`. Relevance is for the instrument found there; for places found by
+        activation, for the one of those that play whose answer uses the channel most.
+    ds : ClipDataset, the one that the statistics are of
+    synth : Synth
+    """
+    shown, sounds = [], []
+    for place in references(model, stats, layer, channel, by, count, instrument):
+        mel, score = ds.mels([place.clip])[0], ds.score(place.clip)
+        if place.instrument is None:
+            through = [channel_relevance(model, mel, index, layer)[channel] for index in score.instruments]
+            place = place._replace(instrument=score.instruments[int(np.argmax(through))])
+        parts, _ = concept_relevance(model, mel, place.instrument, layer, [channel])
+        shown.append((place, mel, parts[0]))
+        sounds.append(crop_sound(synth.render(score), place.field))
+    plots.crops(shown)
+    return players(*((sound, f"{layer}, channel {channel}: {n}") for n, sound in enumerate(sounds, 1)))
 
 
 def _picture(draw) -> widgets.Image:

@@ -34,6 +34,8 @@ from .synth import Synth
 from .truth import ownership
 
 QUALITY = 45  # of the pictures, 0 to 100
+# Those of all figures, but for black and grey, which could not be told from the spectrogram.
+_COLOURS = ["#4B00E0", *plots.COLOURS[1:-1], "#E8C500"]
 NOISE = 0.11  # on the scale -1 to 1: what a picture of this quality adds where there was nothing
 
 
@@ -78,7 +80,7 @@ def page(
         "hz": [round(float(hz), 1) for hz in band_frequencies()],
         "instruments": [
             {"name": i.name, "rgb": [round(255 * part) for part in to_rgb(colour)]}
-            for i, colour in zip(INSTRUMENTS, plots.COLOURS, strict=True)
+            for i, colour in zip(INSTRUMENTS, _COLOURS, strict=True)
         ],
         "clips": [_clip(model, clip, layer, n_channels, names or {}, synth) for clip in clips],
     }
@@ -137,7 +139,7 @@ def _controls() -> str:
     boxes = "".join(
         f'<label><input type="checkbox" value="{index}"><i style="background:{colour}"></i>'
         f'<span>{html.escape(i.name)}<span class="ex-chance"></span></span></label>'
-        for index, (i, colour) in enumerate(zip(INSTRUMENTS, plots.COLOURS, strict=True))
+        for index, (i, colour) in enumerate(zip(INSTRUMENTS, _COLOURS, strict=True))
     )
     labels = {100: "100 Hz", 500: "500", 1000: "1 k", 2000: "2 k", 4000: "4 k", 8000: "8 k", 16000: "16 k"}
     heights = 100 * (np.interp(list(labels), band_frequencies(), np.arange(N_MELS)) + 0.5) / N_MELS

@@ -153,7 +153,7 @@ def ways(found: Sequence[Way]) -> Axes:
         if share > 0.6:
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
             place = (2 * x0 + 3 * x1) / 5, (2 * y0 + 3 * y1) / 5
-            ax.text(*place, f"{way.relevance:.1%}", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
+            ax.text(*place, f"{100 * way.relevance:.2g} %", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
     for (layer, index), (x, y) in places.items():
         text = str(index) if layer else INSTRUMENTS[index].name
         box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}

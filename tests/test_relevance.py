@@ -11,6 +11,7 @@ from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 import instr_lib as il
+from instr_lib import concepts
 from instr_lib.lrp import can_trace
 from instr_lib.models import Front, TimePool
 
@@ -188,8 +189,11 @@ def winner_takes_all(x: np.ndarray, relevance: np.ndarray) -> np.ndarray:
     return given
 
 
-def explain(layers, x: np.ndarray, target: int, composite: str) -> np.ndarray:
-    """Relevance of x (c, h, w), going through the layers one by one and back again."""
+def explain(layers, x: np.ndarray, target: int, composite: str, through=None) -> np.ndarray:
+    """Relevance of x (c, h, w), going through the layers one by one and back again.
+
+    ``through``: a convolution and one of its channels; all that comes through its others is left out.
+    """
     way, layers = [], list(layers)
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         weight = bias = None
@@ -221,6 +225,8 @@ def explain(layers, x: np.ndarray, target: int, composite: str) -> np.ndarray:
     relevance = np.zeros_like(x)
     relevance[target] = x[target]
     for layer, x, weight, bias in reversed(way):
+        if through and layer is through[0]:
+            relevance[np.arange(len(relevance)) != through[1]] = 0
         if isinstance(layer, nn.Linear):  # epsilon rule
             weight, z = layer.weight[target].double().detach().numpy(), relevance[target]
             relevance = x * weight * z / (z + EPSILON * np.sign(z))
@@ -272,6 +278,18 @@ def test_equals_the_slow_implementation_on_the_compact_network(random_network, m
     expected = explain(network.layers, (mels[1][None] + 80.0) / 80, 3, composite)[0]
     heat = il.relevance(network, mels[1:2], [3], composite=composite)[0]
     assert alike(heat, expected)
+
+
+@both_composites
+@pytest.mark.parametrize("layer, channel", [(0, 0), (4, 3)])
+def test_conditional_relevance_equals_a_slow_implementation(small_network, composite, layer, channel):
+    name, mels = str(layer), np.random.default_rng(0).uniform(-70, -10, (3, 128, 431)).astype(np.float32)
+    for mel, target in zip(mels, range(3), strict=True):
+        through = small_network.layers[layer], channel
+        expected = explain(small_network.layers, (mel[None] + 80.0) / 80, target, composite, through)[0]
+        parts, _ = concepts.concept_relevance(small_network, mel, target, name, [channel], composite)
+        assert close(parts[0], expected)
+        assert layer == 0 or not close(parts[0], explain(small_network.layers, (mel[None] + 80) / 80, target, composite)[0])
 
 
 def test_without_biases_relevance_adds_up_to_the_logit(mels):
