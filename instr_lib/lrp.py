@@ -10,7 +10,9 @@ w_ij and biases b_j, by
     R_i = sum over j of  a_i v_ij / (sum over i of a_i v_ij + c_j) R_j
 
 and says what v and c are (Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10): for the epsilon rule w and b,
-for the z+ rule their positive part; for the flat rule all v are 1, all c are 0, and all a are taken to be 1.
+for the z+ rule their positive parts, for the gamma rule w and b plus a quarter of their positive parts; the
+alpha-2-beta-1 rule is twice the z+ rule less the same with negative parts. For the flat rule all v are 1, all c are 0,
+and all a are taken to be 1.
 Pooling hands relevance to the winner, ReLU and dropout hand it on, a mean in proportion.
 """
 
@@ -24,8 +26,20 @@ from torch.nn import functional as F
 
 from .models import TimePool
 
-# The rule of the first convolution and that of the others; linear layers have the epsilon rule.
-COMPOSITES = {"epsilon_plus": ("z+", "z+"), "epsilon_plus_flat": ("flat", "z+")}
+# A rule is a sum of terms, each a factor and what becomes of weights and biases in it.
+_RULES = {
+    "epsilon": [(1, lambda w: w)],
+    "z+": [(1, lambda w: w.clamp(min=0))],
+    "gamma": [(1, lambda w: w + 0.25 * w.clamp(min=0))],
+    "alpha2beta1": [(2, lambda w: w.clamp(min=0)), (-1, lambda w: w.clamp(max=0))],
+}
+# The rules of the first convolution, of the others, and of linear layers.
+COMPOSITES = {
+    "epsilon_plus": ("z+", "z+", "epsilon"),
+    "epsilon_plus_flat": ("flat", "z+", "epsilon"),
+    "alpha2beta1": ("alpha2beta1", "alpha2beta1", "epsilon"),
+    "gamma": ("gamma", "gamma", "gamma"),
+}
 
 
 def can_trace(model: nn.Module) -> bool:
@@ -77,8 +91,7 @@ class Trace:
 
     @torch.no_grad()
     def __init__(self, layers: nn.Sequential, x: torch.Tensor, composite: str = "epsilon_plus"):
-        rules = iter(COMPOSITES[composite])
-        rule = next(rules)
+        rule, others, linear = COMPOSITES[composite]
         self.outputs: dict[str, torch.Tensor] = {}
         self._ways: dict[str, Callable] = {}  # by layer: relevance of its outputs to that of its inputs
         steps = [*layers.named_children()]
@@ -87,7 +100,9 @@ class Trace:
                 continue
             if type(layer) is nn.Conv2d:
                 x, way = _convolution(layer, following, x, rule)
-                rule = next(rules, rule)
+                rule = others
+            elif type(layer) is nn.Linear:
+                x, way = _linear(layer, x, linear)
             else:
                 x, way = _STEPS[type(layer)](layer, x)
             self.outputs[name], self._ways[name] = x, way
@@ -151,15 +166,20 @@ def _convolution(layer, norm, x, rule):
             return F.conv2d(r.sum(1, keepdim=True) * rate, field, padding=beyond).expand(-1, x.shape[1], -1, -1)
 
         return out, way
-    v = weight.clamp(min=0)
-    rate = 1 / _stable(F.conv2d(x, v, bias.clamp(min=0), padding=layer.padding))
-    return out, lambda r, of: of(x) * F.conv_transpose2d(of(rate) * r, v, padding=layer.padding)
+    terms = []
+    for factor, part in _RULES[rule]:
+        v = part(weight)
+        terms.append((v, factor / _stable(F.conv2d(x, v, part(bias), padding=layer.padding))))
+    return out, lambda r, of: of(x) * sum(F.conv_transpose2d(of(rate) * r, v, padding=layer.padding) for v, rate in terms)
 
 
-def _linear(layer, x):
-    out = layer(x)
-    rate = 1 / _stable(out)
-    return out, lambda r, of: of(x) * ((of(rate) * r) @ layer.weight)
+def _linear(layer, x, rule):
+    bias = x.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+    terms = []
+    for factor, part in _RULES[rule]:
+        v = part(layer.weight)
+        terms.append((v, factor / _stable(F.linear(x, v, part(bias)))))
+    return layer(x), lambda r, of: of(x) * sum((of(rate) * r) @ v for v, rate in terms)
 
 
 def _relu(layer, x):
@@ -191,4 +211,4 @@ def _flatten(layer, x):
     return layer(x), lambda r, of: r.reshape(-1, *x.shape[1:])
 
 
-_STEPS = {nn.Linear: _linear, nn.ReLU: _relu, nn.MaxPool2d: _max_pool, TimePool: _time_pool, nn.Flatten: _flatten}
+_STEPS = {nn.ReLU: _relu, nn.MaxPool2d: _max_pool, TimePool: _time_pool, nn.Flatten: _flatten}

@@ -19,7 +19,9 @@ import torch
 from crp.attribution import CondAttribution
 from torch.nn import functional as F
 from zennit.canonizers import SequentialMergeBatchNorm
-from zennit.composites import EpsilonPlus, EpsilonPlusFlat
+from zennit.composites import LAYER_MAP_BASE, EpsilonAlpha2Beta1, EpsilonPlus, EpsilonPlusFlat, LayerMapComposite
+from zennit.rules import Gamma
+from zennit.types import Convolution
 
 from . import lrp
 from .errors import InputError
@@ -31,7 +33,14 @@ from .spectrogram import check_mels
 # What is silent (input 0) gets exactly nothing from epsilon_plus, by the z+ rule in every convolution. The report's
 # epsilon_plus_flat is the same, but the first convolution spreads relevance evenly over its 3 x 3 field.
 COMPOSITES = tuple(lrp.COMPOSITES)
-_ZENNIT = {"epsilon_plus": EpsilonPlus, "epsilon_plus_flat": EpsilonPlusFlat}
+_ZENNIT = {
+    "epsilon_plus": EpsilonPlus,
+    "epsilon_plus_flat": EpsilonPlusFlat,
+    "alpha2beta1": EpsilonAlpha2Beta1,
+    "gamma": lambda **options: LayerMapComposite(
+        [*LAYER_MAP_BASE, (Convolution, Gamma(0.25)), (torch.nn.Linear, Gamma(0.25))], **options
+    ),
+}
 
 
 def relevance(
@@ -51,8 +60,8 @@ def relevance(
         dB on the fixed scale.
     classes : n instrument indices or names
         One a spectrogram. With a single spectrogram there may be many: they are explained together.
-    composite : {"epsilon_plus", "epsilon_plus_flat"}
-        Rules for sharing out relevance, layer by layer.
+    composite : {"epsilon_plus", "epsilon_plus_flat", "alpha2beta1", "gamma"}
+        Rules for sharing out relevance, layer by layer, see :mod:`instr_lib.lrp`.
     batch_size : int
 
     Returns
