@@ -2,7 +2,7 @@
 
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
 ``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``, ``lrp``,
-``relevance``, ``concepts``, ``naming``, ``truth``, ``curated``, ``plots``, ``explorer``,
+``relevance``, ``concepts``, ``naming``, ``truth``, ``methods``, ``curated``, ``plots``, ``explorer``,
 ``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder) and
 ``processes`` (one process or several). The names below are offered here too.
 """
@@ -34,6 +34,7 @@ _LAZY = {
     "concepts": (),
     "naming": (),
     "truth": ("ownership",),
+    "methods": (),
     "curated": ("curated_clips",),
     "report": (),
     "plots": (),

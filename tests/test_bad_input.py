@@ -481,9 +481,9 @@ def relevance_with_too_few_classes(env):
     return None, lambda: il.relevance(il.CompactCNN(), env.mels, [0, 1])
 
 
-@bad(il.InputError, "epsilon_plus, epsilon_plus_flat", "gamma")
+@bad(il.InputError, "epsilon_plus, epsilon_plus_flat", "delta")
 def relevance_by_an_unknown_rule(env):
-    return None, lambda: il.relevance(il.CompactCNN(), env.mels, [0, 1, 2], composite="gamma")
+    return None, lambda: il.relevance(il.CompactCNN(), env.mels, [0, 1, 2], composite="delta")
 
 
 @bad(il.InputError, "threshold")
