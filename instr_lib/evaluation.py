@@ -31,7 +31,6 @@ class Interval(NamedTuple):
     high: np.ndarray | float
 
 
-@torch.no_grad()
 def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Probability of each instrument.
 
@@ -52,16 +51,22 @@ def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> n
     InputError
         If the spectrograms have another shape or scale, or contain NaN.
     """
+    return torch.sigmoid(torch.from_numpy(logits(model, mels, batch_size))).numpy()
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """What the network gives before the sigmoid, float32 (n, 12); takes and raises what :func:`predict` does."""
     keep_freed_memory()
     mels = torch.from_numpy(check_mels(mels))[:, None]
     device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        logits = [model(batch.to(device)).float().cpu() for batch in mels.split(batch_size)] if len(mels) else []
+        found = [model(batch.to(device)).float().cpu() for batch in mels.split(batch_size)] if len(mels) else []
     finally:
         for module, mode in modes:
             module.training = mode
-    return torch.sigmoid(torch.cat([torch.empty(0, len(INSTRUMENTS)), *logits])).numpy()
+    return torch.cat([torch.empty(0, len(INSTRUMENTS)), *found]).numpy()
 
 
 def _check(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +119,24 @@ def bootstrap_f1(
         each = Interval(value, *np.nanpercentile(resampled, tails, axis=0))
         macro = Interval(float(np.nanmean(value)), *np.nanpercentile(np.nanmean(resampled, axis=1), tails).tolist())
     return macro, each
+
+
+def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean with a 95 % percentile interval over clips, all pairs of a clip together; NaN is left out.
+
+    Parameters
+    ----------
+    values : float (n,)
+    groups : int (n,), the clip of each
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    clips, which = np.unique(groups[known], return_inverse=True)
+    sums, counts = np.bincount(which, values[known]), np.bincount(which)
+    draws = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), n_resamples)
+    means = (draws @ sums) / (draws @ counts)
+    return Interval(float(values[known].mean()), *np.percentile(means, (2.5, 97.5)).tolist())
 
 
 def test_scores(model: torch.nn.Module, ds: ClipDataset) -> dict:

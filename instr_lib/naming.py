@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 from .concepts import convolutions, receptive_field, without
 from .dataset import ClipDataset
 from .errors import InputError
-from .evaluation import Interval
+from .evaluation import Interval, bootstrap, logits
 from .instruments import INSTRUMENTS
-from .memory import keep_freed_memory
+from .relevance import ClipTrace
 from .score import Score
 from .spectrogram import FLOOR_DB, HOP, N_FRAMES, SAMPLE_RATE
 
@@ -110,10 +110,11 @@ def auc(ranks: np.ndarray, labels: np.ndarray) -> np.ndarray:
     float (labellings, channels)
         NaN where all labels agree.
     """
-    yes = labels.sum(1, keepdims=True).astype(float)
-    no = labels.shape[1] - yes
+    count = labels.shape[1]
+    yes = labels.sum(1, keepdims=True)
+    # Centred, so that 32 bits are enough for sums over so many ranks.
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (labels.astype(ranks.dtype) @ ranks - yes * (yes + 1) / 2) / (yes * no)
+        return 0.5 + labels.astype(np.float32) @ (ranks - (count + 1) / 2).astype(np.float32) / (yes * (count - yes))
 
 
 class Name(NamedTuple):
@@ -145,19 +146,19 @@ class Name(NamedTuple):
         return PROPERTIES[self.prop][self.opposite]
 
 
-@torch.no_grad()
-def activations(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 32) -> dict[str, np.ndarray]:
-    """Each channel's activation over time, the maximum over frequency after ReLU: float32 (n, steps, channels) by layer."""
-    keep_freed_memory()
-    found, model = {layer: [] for layer in convolutions(model)}, model.eval()
-    for part in np.array_split(mels, max(1, -(-len(mels) // batch_size))):
-        x = model.front(torch.from_numpy(part)[:, None]).contiguous(memory_format=torch.channels_last)
-        layer = None
-        for name, module in model.layers.named_children():
-            x = module(x)
-            layer = name if name in found else layer
-            if isinstance(module, torch.nn.BatchNorm2d):
-                found[layer].append(x.amax(2).clamp(min=0).transpose(1, 2).numpy())
+def activations(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 8) -> dict[str, np.ndarray]:
+    """Each channel's activation over time, the maximum over frequency after ReLU: float32 (n, steps, channels) by layer.
+
+    Raises
+    ------
+    InputError
+        As :class:`instr_lib.relevance.ClipTrace`.
+    """
+    found = {layer: [] for layer in convolutions(model)}
+    for start in range(0, len(mels), batch_size):
+        trace = ClipTrace(model, mels[start : start + batch_size])
+        for layer, parts in found.items():
+            parts.append(trace.outputs[layer].amax(2).clamp(min=0).transpose(1, 2).numpy())
     return {layer: np.concatenate(parts) for layer, parts in found.items()}
 
 
@@ -228,11 +229,11 @@ class _Half:
         labels = self.labels[layer][prop]
         kept = labels >= 0
         active = self.active[layer].reshape(-1, self.active[layer].shape[2])[kept][:, channels]
-        return rankdata(active, axis=0).astype(np.float32), labels[kept] == 1
+        return rankdata(active, axis=0), labels[kept] == 1
 
     def auc(self, layer, prop):
         ranks, labels = self._ranked(layer, prop)
-        return auc(ranks.astype(float), labels[None])[0]
+        return auc(ranks, labels[None])[0]
 
     def tested(self, layer, prop, channels, n_shifts, rng):
         ranks, labels = self._ranked(layer, prop, channels)
@@ -240,16 +241,9 @@ class _Half:
             return np.full(len(channels), 0.5), np.full((n_shifts, len(channels)), 0.5)
         least = max(1, len(labels) // 20)  # far enough for the labels to have lost their meaning
         shifts = rng.integers(least, max(least + 1, len(labels) - least), n_shifts)
-        # Centred, so that 32 bits are enough for sums over so many ranks.
-        ranks -= (len(labels) + 1) / 2
-        yes = labels.sum()
-        scale = max(1, yes * (len(labels) - yes))
-        value = 0.5 + labels.astype(np.float32) @ ranks / scale
-        twice, shifted = np.tile(labels.astype(np.float32), 2), np.empty((n_shifts, len(channels)), np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(twice, len(labels))
-        for start in range(0, n_shifts, 100):
-            shifted[start : start + 100] = windows[shifts[start : start + 100]] @ ranks
-        return value, 0.5 + shifted / scale
+        windows = np.lib.stride_tricks.sliding_window_view(np.tile(labels, 2), len(labels))
+        parts = np.array_split(shifts, max(1, n_shifts // 100))  # all at once would take gigabytes
+        return auc(ranks, labels[None])[0], np.concatenate([auc(ranks, windows[part]) for part in parts])
 
 
 class Ablation(NamedTuple):
@@ -302,19 +296,15 @@ def ablate(
             continue
         mels = ds.mels(clips)
         chosen = {layer: [n.channel for n in mine if n.layer == layer] for layer in sizes}
-        before = _logits(model, mels)[:, index]
-        own = before - _logits(_silenced(model, chosen), mels)[:, index]
+        before = logits(model, mels)[:, index]
+        own = before - logits(_silenced(model, chosen), mels)[:, index]
         others = []
         for _ in range(n_draws):
             free = {layer: np.setdiff1d(np.arange(sizes[layer]), channels) for layer, channels in chosen.items()}
             drawn = {layer: rng.choice(free[layer], min(len(c), len(free[layer])), False) for layer, c in chosen.items()}
-            others.append(before - _logits(_silenced(model, drawn), mels)[:, index])
+            others.append(before - logits(_silenced(model, drawn), mels)[:, index])
         others = np.mean(others, axis=0)
-        draws = rng.integers(len(clips), size=(2000, len(clips)))
-        intervals = [
-            Interval(float(x.mean()), *np.percentile(x[draws].mean(1), (2.5, 97.5)).tolist())
-            for x in (own, others, own - others)
-        ]
+        intervals = (bootstrap(fall, np.arange(len(clips))) for fall in (own, others, own - others))
         found.append(Ablation(index, len(mine), *intervals))
     return found
 
@@ -324,8 +314,3 @@ def _silenced(model: torch.nn.Module, channels: dict[str, Sequence[int]]) -> tor
         if len(which):
             model = without(model, layer, which)
     return model
-
-
-@torch.no_grad()
-def _logits(model: torch.nn.Module, mels: np.ndarray) -> np.ndarray:
-    return np.concatenate([model.eval()(part[:, None]).numpy() for part in torch.from_numpy(mels).split(32)])

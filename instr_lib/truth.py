@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .dataset import clip_score
 from .errors import AudioError, InputError
-from .evaluation import Interval
+from .evaluation import Interval, bootstrap, logits
 from .models import load_model
 from .spectrogram import FLOOR_DB, N_FRAMES, N_MELS, log_mel, mel_power, to_db
 from .synth import Synth
@@ -284,8 +284,7 @@ def removal_curves(
             out = touched.reshape(sounds.shape) != insert
             kept = power[clip] * (1 - these.shares[n] * out)
             changed[k] = np.maximum(10 * np.log10(np.maximum(kept, 10 ** (FLOOR_DB / 10))), FLOOR_DB)
-        with torch.no_grad():
-            curves[n] = model.eval()(torch.from_numpy(changed)[:, None])[:, index].numpy()
+        curves[n] = logits(model, changed)[:, index]
     return curves
 
 
@@ -310,24 +309,6 @@ def score_heats(heats: np.ndarray, these: Pairs) -> dict[str, np.ndarray]:
         "sparseness": sparseness(heats),
         "complexity": complexity(heats),
     }
-
-
-def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean with a 95 % percentile interval over clips, all pairs of a clip together; NaN is left out.
-
-    Parameters
-    ----------
-    values : float (n,)
-    groups : int (n,), the clip of each
-    """
-    known = ~np.isnan(values)
-    if not known.any():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    clips, which = np.unique(groups[known], return_inverse=True)
-    sums, counts = np.bincount(which, values[known]), np.bincount(which)
-    draws = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), n_resamples)
-    means = (draws @ sums) / (draws @ counts)
-    return Interval(float(values[known].mean()), *np.percentile(means, (2.5, 97.5)).tolist())
 
 
 def grade(
@@ -369,12 +350,11 @@ def grade(
     """
     model = load_model(model) if isinstance(model, str) else model
     these = pairs(n_clips, seed, progress=progress) if these is None else these
-    scores, heats = raw_scores(method, model, these, batch_size, progress), None
+    scores = raw_scores(method, model, these, batch_size, progress)
+    heats = scores.pop("heats")
     if curves:
-        heats = scores.pop("heats")
         for name, insert in (("deletion", False), ("insertion", True)):
             scores[name] = area(removal_curves(model, these, heats, insert=insert))
-    scores.pop("heats", None)
     row = {name: bootstrap(values, these.clips) for name, values in scores.items()}
     return row | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
 

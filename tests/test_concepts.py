@@ -13,6 +13,7 @@ from zennit.composites import EpsilonPlus
 import instr_lib as il
 from instr_lib import concepts, naming
 from instr_lib.errors import InputError
+from instr_lib.relevance import ClipTrace
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,16 @@ def by_crp(layers, x, condition):
     return x.grad[0].sum(0).numpy(), {name: found.relevances[name][0] for name in names}
 
 
+def heard(network, mels, layer) -> np.ndarray:
+    """What PyTorch's own layers give after batch normalisation, (n, channels, h, w)."""
+    x = network.front(torch.from_numpy(mels)[:, None])
+    with torch.no_grad():
+        for name, module in network.layers.named_children():
+            x = module(x)
+            if name == layer.replace("conv", "bn"):
+                return x.numpy()
+
+
 @pytest.mark.parametrize("layer, channel", [("conv5", 17), ("conv3", 40), ("conv1", 3)])
 def test_conditional_relevance_equals_zennit_crp(network, mel, layer, channel):
     exact = copy.deepcopy(network).double()
@@ -83,9 +94,19 @@ def test_matrix_equals_one_by_one(network, data):
     for row in (0, len(stats.clips) - 1):
         clip, index = stats.clips[row], stats.classes[row]
         assert data.labels[clip, index] == 1
+        trace = ClipTrace(network, data.mels([clip]))
         for layer, found in stats.relevance.items():
-            expected = concepts.channel_relevance(network, data.mels([clip])[0], int(index), layer)
-            assert np.abs(found[row] - expected).max() < 1e-3 * np.abs(expected).max()
+            maps = trace.back(trace.start([int(index)]), until=layer)[0].flatten(1).numpy()
+            assert np.abs(found[row] - maps.sum(1)).max() < 1e-3 * np.abs(maps.sum(1)).max()
+            assert np.abs(stats.peak[layer][row] - maps.max(1)).max() < 1e-3 * np.abs(maps).max()
+            # At the place the map has its peak, or one that float32 cannot tell from it.
+            there = np.take_along_axis(maps, stats.place[layer][row][:, None], 1)[:, 0]
+            assert np.abs(there - maps.max(1)).max() < 1e-3 * np.abs(maps).max()
+            n = int(np.flatnonzero(stats.examined == clip)[0])
+            active = heard(network, data.mels([clip]), layer)[0]
+            assert np.allclose(stats.activation[layer][n], active.max((1, 2)).clip(min=0), atol=1e-4)
+            there = np.take_along_axis(active.reshape(len(active), -1), stats.active_place[layer][n][:, None], 1)[:, 0]
+            assert np.allclose(there.clip(min=0), stats.activation[layer][n], atol=1e-4)
     shares = stats.shares("conv4")
     assert np.allclose(shares.sum(1), 1) and shares.min() >= 0
     order, mean = stats.ranking("conv4", int(stats.classes[0]))
@@ -235,6 +256,17 @@ def test_moments_follow_the_score():
     assert found["Trumpet"].tolist() == [-1, 0, 0, -1, 1, 1]
     assert found["Violin"].tolist() == [-1, 0, 0, -1, 0, 0]
     assert found["noisy"][2] == 1 and found["noisy"][4] == 0
+
+
+def test_activations_are_the_loudest_band_after_relu(network, data):
+    mels = data.mels(range(3))
+    found = naming.activations(network.train(), mels, batch_size=2)
+    assert network.training  # left as it was
+    network.eval()
+    for layer, channels in concepts.convolutions(network).items():
+        expected = heard(network, mels, layer).max(2).clip(min=0).transpose(0, 2, 1)
+        assert found[layer].shape == expected.shape and expected.shape[2] == channels
+        assert np.abs(found[layer] - expected).max() < 1e-4 * expected.max()
 
 
 def test_columns_of_a_map_know_their_time(network):

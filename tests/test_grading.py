@@ -8,6 +8,7 @@ import pytest
 import instr_lib as il
 from instr_lib import truth
 from instr_lib.errors import InputError
+from instr_lib.evaluation import bootstrap
 
 CELLS = 128 * 431
 OWNED = np.zeros((1, 128, 431), bool)
@@ -85,9 +86,9 @@ def test_own_over_others():
 
 def test_mean_and_interval_leave_nan_out_and_draw_clips():
     values, clips = np.array([1.0, 1, 0, 0, NAN]), np.array([0, 0, 1, 1, 2])
-    interval = truth.bootstrap(values, clips)
+    interval = bootstrap(values, clips)
     assert interval.value == 0.5 and interval.low == 0 and interval.high == 1  # of two clips
-    assert all(np.isnan(truth.bootstrap(np.array([NAN]), np.array([0]))))
+    assert all(np.isnan(bootstrap(np.array([NAN]), np.array([0]))))
 
 
 def test_area_in_closed_form():
