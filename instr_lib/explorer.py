@@ -43,12 +43,12 @@ def player(audio: np.ndarray, title: str) -> HTML:
     return HTML(
         '<div style="display:inline-flex;flex-direction:column;margin:0 1.5em 0.7em 0;max-width:100%">'
         f'<span>{title}</span><audio controls preload="metadata" aria-label="{title}" style="max-width:100%" '
-        f'src="{_sound(audio)}"></audio></div>'
+        f'src="{sound_url(audio)}"></audio></div>'
     )
 
 
-def _sound(audio: np.ndarray) -> str:
-    """Sound as a data URL."""
+def sound_url(audio: np.ndarray) -> str:
+    """Sound as :func:`player` takes it, as a URL that carries an MP3 in itself."""
     audio = np.asarray(audio)
     samples = len(audio) if audio.ndim == 1 and audio.size else CLIP_SAMPLES
     if samples < CLIP_SAMPLES:

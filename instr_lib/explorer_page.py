@@ -25,7 +25,7 @@ from .concepts import channel_relevance, check_channels, concept_relevance
 from .curated import CuratedClip
 from .errors import InputError, SynthError
 from .evaluation import predict
-from .explorer import _sound
+from .explorer import sound_url
 from .instruments import INSTRUMENTS
 from .relevance import relevance
 from .score import CLIP_SECONDS
@@ -126,7 +126,7 @@ def _clip(model, clip: CuratedClip, layer: str, n_channels: int, names: Mapping[
         "owners": owners,
         "ways": ways,
         "picture": f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}",
-        "sound": _sound(clip.audio),
+        "sound": sound_url(clip.audio),
     }
 
 
