@@ -100,11 +100,11 @@ def mel_filters() -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32))
 
 
-def stft(audio: np.ndarray) -> np.ndarray:
-    """Short-time Fourier transform of one clip: float32 (220_500,) to complex64 (1025, 431)."""
+def stft(audio: np.ndarray, first: int = 0) -> np.ndarray:
+    """Short-time Fourier transform of one clip: float32 (220_500,) to complex64 (1025, 431), or from frame ``first`` on."""
     padded = np.zeros(len(audio) + N_FFT, np.float32)
     padded[N_FFT // 2 : -N_FFT // 2] = audio
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP].T  # (2048, 431)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[first * HOP :: HOP].T  # (2048, 431)
     return scipy.fft.rfft(frames * _window()[:, None], axis=0)
 
 
@@ -124,9 +124,13 @@ def mel_power(audio: np.ndarray) -> np.ndarray:
 def _mel_power(audio: np.ndarray) -> np.ndarray:
     if audio.ndim > 1:
         return np.stack([_mel_power(one) for one in audio])
-    parts = stft(audio).view(np.float32)  # real and imaginary by turns
+    # Clips begin with rests: frames before the first one that reaches a sample other than 0 are left out.
+    first = max(0, int((audio != 0).argmax()) - N_FFT // 2) // HOP
+    parts = stft(audio, first).view(np.float32)  # real and imaginary by turns
     parts *= parts
-    return mel_filters() @ (parts[:, ::2] + parts[:, 1::2])
+    power = np.zeros((N_MELS, N_FRAMES), np.float32)
+    power[:, first:] = mel_filters() @ (parts[:, ::2] + parts[:, 1::2])
+    return power
 
 
 def masked(audio: np.ndarray, mask: np.ndarray) -> np.ndarray:
