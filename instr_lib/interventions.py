@@ -15,15 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import ndimage, signal
+from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from .dataset import clip_score
 from .errors import InputError, ScoreError
-from .evaluation import Interval, logits
+from .evaluation import Interval, bootstrap, logits
 from .instruments import INSTRUMENTS, instrument_index
 from .relevance import relevance
 from .score import CLIP_SECONDS, Note, Score
-from .spectrogram import FLOOR_DB, log_mel
+from .spectrogram import FLOOR_DB, HOP, log_mel
 from .synth import CLIP_SAMPLES, SAMPLE_RATE, Playing, Synth
 
 _FADE = 0.005  # seconds: cutting more sharply would click
@@ -87,6 +88,7 @@ def clips(
     instrument: str | int,
     n_clips: int,
     players: Sequence[int] = (1, 2, 3, 4),
+    notes: int = 1,
     seed: int = 0,
     split: str = "test",
     synth: Synth | None = None,
@@ -98,6 +100,7 @@ def clips(
     instrument : name or index
     n_clips : int
     players : how many instruments may play in it
+    notes : how many notes the instrument plays in it at least
     seed, split : as for :func:`instr_lib.generate`
     synth : Synth, optional
     """
@@ -105,7 +108,8 @@ def clips(
     while n_clips > 0:
         score = clip_score(row, seed, split)
         row += 1
-        if index in score.instruments and len(score.instruments) in players:
+        enough = sum(note.instrument == index for note in score.notes) >= notes
+        if enough and len(score.instruments) in players:
             yield Clip(score, index, synth)
             n_clips -= 1
 
@@ -276,33 +280,37 @@ def shifted(clip: Clip, onset: float) -> np.ndarray:
 
 
 class Answers(NamedTuple):
-    """What a network says about one instrument before and after a change, clip by clip.
+    """What a network says about an instrument before and after a change, clip by clip.
 
     Attributes
     ----------
+    instrument : int (n,), whom each clip is about
     before, after, without : float32 (n, 12)
         Logits for the clip, for the changed clip, and for the clip in which the instrument does not play at all.
-    instrument : int
     relevance, energy : float (n,)
         What of the instrument's relevance, and of the level above silence, lay on power that the change removed.
     """
 
+    instrument: np.ndarray
     before: np.ndarray
     after: np.ndarray
     without: np.ndarray
-    instrument: int
     relevance: np.ndarray
     energy: np.ndarray
+
+    def own(self, logits: np.ndarray) -> np.ndarray:
+        """Of logits (n, 12) those of the instrument that each clip is about, (n,)."""
+        return logits[np.arange(len(logits)), self.instrument]
 
     @property
     def drop(self) -> np.ndarray:
         """By how much the instrument's logit fell, (n,)."""
-        return (self.before - self.after)[:, self.instrument]
+        return self.own(self.before - self.after)
 
     @property
     def evidence(self) -> np.ndarray:
         """By how much the logit falls if the instrument is taken out altogether, (n,)."""
-        return (self.before - self.without)[:, self.instrument]
+        return self.own(self.before - self.without)
 
 
 def ask(
@@ -311,13 +319,13 @@ def ask(
     changes: Mapping[str, Change],
     progress: str = "",
     composite: str = "epsilon_plus",
-) -> dict[tuple[str, str], Answers]:
+) -> dict[str, dict[str, Answers]]:
     """Play each clip with each change, and ask each network about the instrument.
 
     Parameters
     ----------
     networks : by name
-    clips : all about the same instrument
+    clips : each about an instrument
     changes : by name
     progress : what to write beside the progress bar; without it there is none
     composite : of :func:`instr_lib.relevance`
@@ -329,31 +337,28 @@ def ask(
     Raises
     ------
     InputError
-        If there are no clips, they are about different instruments, or a change gives something that is no stem.
+        If there are no clips, or a change gives something that is no stem.
     """
-    rows = {(network, change): [] for network in networks for change in changes}
-    asked = set()
+    rows = {network: {change: [] for change in changes} for network in networks}
     for clip in tqdm(clips, progress, disable=not progress):
-        asked.add(clip.instrument)
-        if len(asked) > 1:
-            raise InputError("these clips are about different instruments: ask about one after the other")
-        mels = log_mel(np.stack([clip.rest + clip.stem, clip.rest, *(clip.rest + _stem(clip, *c) for c in changes.items())]))
+        mels = log_mel(
+            np.stack([clip.rest + clip.stem, clip.rest, *(clip.rest + _stem(clip, *c) for c in changes.items())])
+        )
         power = 10 ** (mels / 10)
         removed = np.where(mels[0] > FLOOR_DB, 1 - power[2:] / power[0], 0).clip(min=0)  # (changes, 128, 431)
         energy = (removed * (mels[0] - FLOOR_DB)).sum((1, 2))
         for network, model in networks.items():
-            found = logits(model, mels)
+            before, without, *after = logits(model, mels)
             heat = relevance(model, mels[:1], [clip.instrument], composite)[0]
             moved = (removed * heat).sum((1, 2))
             for n, change in enumerate(changes):
-                rows[network, change].append((found[0], found[2 + n], found[1], moved[n], energy[n]))
-    if not asked:
-        raise InputError("there are no clips to ask about")
-    answers = {}
-    for key, found in rows.items():
-        before, after, without, moved, energy = (np.array(column) for column in zip(*found, strict=True))
-        answers[key] = Answers(before, after, without, asked.copy().pop(), moved, energy)
-    return answers
+                rows[network][change].append((clip.instrument, before, after[n], without, moved[n], energy[n]))
+    if not all(found for by_change in rows.values() for found in by_change.values()):
+        raise InputError("there are no clips, networks or changes to ask about")
+    return {
+        network: {change: Answers(*map(np.array, zip(*found, strict=True))) for change, found in by_change.items()}
+        for network, by_change in rows.items()
+    }
 
 
 def _stem(clip: Clip, name: str, change: Change) -> np.ndarray:
@@ -361,6 +366,18 @@ def _stem(clip: Clip, name: str, change: Change) -> np.ndarray:
     if stem.shape != (CLIP_SAMPLES,) or not np.isfinite(stem).all():
         raise InputError(f"the change {name!r} gave {stem.shape} or NaN, not a stem of {CLIP_SAMPLES} samples")
     return stem.astype(np.float32, copy=False)
+
+
+def sweep(
+    networks: Mapping[str, torch.nn.Module], clips: Iterable[Clip], levels: Sequence[float], progress: str = ""
+) -> dict[str, np.ndarray]:
+    """Whether each network recognises the instrument at each level (dB) against all others, bool (clips, levels)."""
+    rows = {network: [] for network in networks}
+    for clip in tqdm(clips, progress, disable=not progress):
+        mels = log_mel(clip.rest + np.stack([quieter(clip, level) for level in levels]))
+        for network, model in networks.items():
+            rows[network].append(logits(model, mels)[:, clip.instrument] > 0)
+    return {network: np.array(found) for network, found in rows.items()}
 
 
 def lost(answers: Answers, minus: Answers | None = None) -> Interval:
@@ -373,17 +390,20 @@ def lost(answers: Answers, minus: Answers | None = None) -> Interval:
     return _ratio_of_sums(drops, answers.evidence)
 
 
-def gained(answers: Answers, other: str | int) -> Interval:
-    """How far the logit of another instrument rises, in logits, with a 95 % bootstrap interval over clips."""
-    index = instrument_index(other)
-    rise = (answers.after - answers.before)[:, index]
-    return _ratio_of_sums(rise, np.ones(len(rise)))
+def gained(answers: Answers, others: Sequence[str | int]) -> Interval:
+    """How far the logit of another instrument rises, one a clip, in logits, with a 95 % bootstrap interval over clips."""
+    rows, indices = np.arange(len(answers.after)), [instrument_index(other) for other in others]
+    return mean((answers.after - answers.before)[rows, indices])
 
 
 def recognised(answers: Answers, before: bool = False) -> Interval:
     """In which share of the clips the instrument is still recognised, with a 95 % bootstrap interval over clips."""
-    heard = (answers.before if before else answers.after)[:, answers.instrument] > 0
-    return _ratio_of_sums(heard.astype(float), np.ones(len(heard)))
+    return mean(answers.own(answers.before if before else answers.after) > 0)
+
+
+def mean(values: np.ndarray) -> Interval:
+    """Mean with a 95 % bootstrap interval over clips."""
+    return bootstrap(np.asarray(values, float), np.arange(len(values)))
 
 
 def predicted(answers: Answers, by: str = "relevance") -> Interval:
@@ -391,8 +411,6 @@ def predicted(answers: Answers, by: str = "relevance") -> Interval:
 
     Spearman's rank correlation over clips with a 95 % bootstrap interval; NaN where one of the two is the same everywhere.
     """
-    from scipy.stats import rankdata
-
     told, drop = getattr(answers, by), answers.drop
 
     def spearman(rows):
@@ -433,6 +451,63 @@ def lost_below(levels: Sequence[float], heard: np.ndarray) -> Interval:
     drawn = np.sort([half(heard[rows].mean(0)) for rows in _draws(len(heard))])
     ends = drawn[[int(0.025 * len(drawn)), int(0.975 * len(drawn))]]
     return Interval(float(half(heard.mean(0))), *map(float, ends))
+
+
+def summary(
+    answers: Mapping[str, Mapping[str, Answers]], controls: Mapping[str, str] | None = None
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """All that is worth keeping of answers, by network and change.
+
+    ``lost``, ``recognised`` and ``recognised before``, how well ``relevance`` and ``energy`` predicted the drop, and, for
+    changes named in ``controls``, ``beyond control``: how much more is lost than by the change named there.
+    """
+    found = {}
+    for network, by_change in answers.items():
+        found[network] = {}
+        for change, given in by_change.items():
+            row = {
+                "lost": lost(given),
+                "recognised": recognised(given),
+                "recognised before": recognised(given, before=True),
+                "relevance": predicted(given, "relevance"),
+                "energy": predicted(given, "energy"),
+            }
+            if change in (controls or {}):
+                row["beyond control"] = lost(given, minus=by_change[controls[change]])
+            found[network][change] = row
+    return found
+
+
+def streaks(heats: np.ndarray) -> np.ndarray:
+    """How long relevance stays on in a band: the mean length of its streaks in seconds, (n,).
+
+    A streak is a run of frames in one band that all belong to the fewest cells that hold half of the positive relevance;
+    each counts with the relevance on it. NaN for a heatmap with nothing positive.
+    """
+    heats, found = np.asarray(heats, float).clip(min=0), []
+    for heat in heats:
+        size = np.sort(heat, axis=None)[::-1]
+        if not size[0]:
+            found.append(np.nan)
+            continue
+        strong = heat >= size[np.searchsorted(size.cumsum(), size.sum() / 2)]
+        runs, _ = ndimage.label(strong, [[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+        lengths, weights = np.bincount(runs.ravel())[1:], np.bincount(runs.ravel(), heat.ravel())[1:]
+        found.append(np.average(lengths, weights=weights) * HOP / SAMPLE_RATE)
+    return np.array(found)
+
+
+def negative(found: Interval) -> Interval:
+    """The same estimate with the other sign."""
+    return Interval(-found.value, -found.high, -found.low)
+
+
+def apart(one: Interval, other: Interval) -> Interval:
+    """Difference of two estimates from different clips; the half-widths of their intervals add in squares."""
+    difference = one.value - other.value
+    down = math.hypot(one.value - one.low, other.high - other.value)
+    up = math.hypot(one.high - one.value, other.value - other.low)
+    return Interval(difference, difference - down, difference + up)
 
 
 def verdict(effect: Interval, least: float = 0.0) -> str:

@@ -40,6 +40,8 @@ COMPOSITES = {
     "epsilon_plus_flat": (("flat", "z+"), "epsilon"),
     "alpha2beta1": (("alpha2beta1",), "epsilon"),
     "gamma": (("gamma",), "gamma"),
+    # Found by trying 30 (chapter 7): what speaks against an instrument counts from the third convolution on.
+    "plus_alpha2beta1": (("z+", "z+", "alpha2beta1"), "epsilon"),
 }
 
 

@@ -15,6 +15,7 @@ import torch
 from captum import attr
 from torch import nn
 
+from .instruments import INSTRUMENTS
 from .memory import keep_freed_memory
 from .relevance import relevance
 from .spectrogram import FLOOR_DB
@@ -79,6 +80,24 @@ def crp(composite: str) -> Callable:
     return lambda model, mels, classes: relevance(model, mels, classes, composite)
 
 
+def contrastive(composite: str) -> Callable:
+    """CRP less the largest relevance that any other instrument has in the same cell: why this one *rather than* another?
+
+    .. math:: h_c = R_c - \\max_{k \\ne c} \\max(R_k, 0)
+
+    Contrastive LRP (Gu, Yang & Tresp 2018, arXiv:1812.02100) takes the sum of the others instead.
+    """
+
+    def method(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        heats = np.empty(np.shape(mels), np.float32)
+        for row, (mel, index) in enumerate(zip(mels, classes, strict=True)):
+            all_twelve = relevance(model, mel[None], range(len(INSTRUMENTS)), composite)
+            heats[row] = all_twelve[index] - np.delete(all_twelve, index, 0).max(0).clip(min=0)
+        return heats
+
+    return method
+
+
 def energy(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The spectrogram itself, dB above silence: what sounds is important, whoever is asked about."""
     return np.asarray(mels) - FLOOR_DB
@@ -105,6 +124,8 @@ METHODS = {
     "CRP, epsilon plus flat": crp("epsilon_plus_flat"),
     "CRP, alpha 2 beta 1": crp("alpha2beta1"),
     "CRP, gamma": crp("gamma"),
+    "CRP, plus alpha 2 beta 1": crp("plus_alpha2beta1"),
+    "CRP, contrastive": contrastive("plus_alpha2beta1"),
     "gradient": by_captum(attr.Saliency),
     "gradient × input": by_captum(attr.InputXGradient),
     "integrated gradients": by_captum(attr.IntegratedGradients, n_steps=16, internal_batch_size=16),

@@ -20,7 +20,8 @@ from crp.attribution import CondAttribution
 from torch.nn import functional as F
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import LAYER_MAP_BASE, EpsilonAlpha2Beta1, EpsilonPlus, EpsilonPlusFlat, LayerMapComposite
-from zennit.rules import Gamma
+from zennit.core import Composite
+from zennit.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 from zennit.types import Convolution
 
 from . import lrp
@@ -33,6 +34,22 @@ from .spectrogram import check_mels
 # What is silent (input 0) gets exactly nothing from epsilon_plus, by the z+ rule in every convolution. The report's
 # epsilon_plus_flat is the same, but the first convolution spreads relevance evenly over its 3 x 3 field.
 COMPOSITES = tuple(lrp.COMPOSITES)
+
+
+def _plus_alpha2beta1(**options) -> Composite:
+    """In zennit's terms: ZPlus in the first two convolutions, AlphaBeta(2, 1) in the others, Epsilon in linear layers."""
+
+    def rule(context, name, module):
+        if isinstance(module, Convolution):
+            context["convolutions"] = context.get("convolutions", 0) + 1
+            return ZPlus() if context["convolutions"] <= 2 else AlphaBeta(2, 1)
+        if isinstance(module, torch.nn.Linear):
+            return Epsilon()
+        return next((hook for kinds, hook in LAYER_MAP_BASE if isinstance(module, kinds)), None)
+
+    return Composite(module_map=rule, **options)
+
+
 _ZENNIT = {
     "epsilon_plus": EpsilonPlus,
     "epsilon_plus_flat": EpsilonPlusFlat,
@@ -40,6 +57,7 @@ _ZENNIT = {
     "gamma": lambda **options: LayerMapComposite(
         [*LAYER_MAP_BASE, (Convolution, Gamma(0.25)), (torch.nn.Linear, Gamma(0.25))], **options
     ),
+    "plus_alpha2beta1": _plus_alpha2beta1,
 }
 
 
@@ -60,7 +78,7 @@ def relevance(
         dB on the fixed scale.
     classes : n instrument indices or names
         One a spectrogram. With a single spectrogram there may be many: they are explained together.
-    composite : {"epsilon_plus", "epsilon_plus_flat", "alpha2beta1", "gamma"}
+    composite : {"epsilon_plus", "epsilon_plus_flat", "alpha2beta1", "gamma", "plus_alpha2beta1"}
         Rules for sharing out relevance, layer by layer, see :mod:`instr_lib.lrp`.
     batch_size : int
 

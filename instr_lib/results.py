@@ -41,12 +41,13 @@ def kept(
     settings = json.loads(_json(dict(settings), path))
     content = read(path) if path.exists() else {"settings": settings, "rows": {}}
     if content["settings"] != settings:
-        other = [name for name in {**settings, **content["settings"]} if settings.get(name) != content["settings"].get(name)]
+        names = {**settings, **content["settings"]}
+        other = [name for name in names if settings.get(name) != content["settings"].get(name)]
         raise ResultsError(f"{path} was computed with other {', '.join(other)}: delete it, or choose another file")
     for name in tqdm([name for name in work if name not in content["rows"]], path.stem, disable=not progress):
         start = time.monotonic()
-        row = work[name]()
-        content["rows"][name] = {**_plain(row), "seconds": round(time.monotonic() - start, 1)}
+        content["rows"][name] = _plain(work[name]())
+        content.setdefault("seconds", {})[name] = round(time.monotonic() - start, 1)
         content["made_with"] = {n: metadata.version(n) for n in ("torch", "captum", "numpy")} | {
             "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"
         }  # fmt: skip
@@ -58,7 +59,7 @@ def kept(
 
 
 def read(path: str | os.PathLike) -> dict:
-    """What :func:`kept` has written: ``settings``, ``rows`` and ``made_with``.
+    """What :func:`kept` has written: ``settings``, ``rows``, the ``seconds`` that each took, and ``made_with``.
 
     Raises
     ------
@@ -91,6 +92,6 @@ def _plain(value):
 
 def _json(content, path: Path) -> str:
     try:
-        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+        return json.dumps(content, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ResultsError(f"{path} cannot hold this ({error}): give plain numbers") from None

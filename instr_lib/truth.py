@@ -8,11 +8,14 @@ all of it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
+from torch import nn
 from tqdm.auto import tqdm
 
 from .dataset import clip_score
@@ -262,14 +265,14 @@ def pairs_of(
     error, peak = np.abs(stems.sum(0) - mix), np.abs(mix).max()
     if error.max() > 1e-3 * peak:
         raise AudioError(
-            f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g}, "
+            f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g} "
             f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
         )
     asked = players if asked is None else [instrument_index(i) for i in asked]
     for index in asked:
         if index not in players:
             here = ", ".join(INSTRUMENTS[i].name for i in players)
-            raise InputError(f"{INSTRUMENTS[index].name} does not play in this clip: nothing in it can be its own ({here} do)")
+            raise InputError(f"{INSTRUMENTS[index].name} does not play in this clip, so no cell can be its own: {here} do")
     shares = ownership(stems)
     owned, rows = shares >= OWNS, [players.index(index) for index in asked]
     power = (stems.astype(float) ** 2).sum(1)
@@ -403,28 +406,86 @@ def grade(
     """
     model = load_model(model) if isinstance(model, str) else model
     these = pairs(n_clips, seed, progress=progress) if these is None else these
-    scores = raw_scores(method, model, these, batch_size, progress)
-    heats = scores.pop("heats")
-    if curves:
-        for name, insert in (("deletion", False), ("insertion", True)):
-            scores[name] = area(removal_curves(model, these, heats, insert=insert))
+    scores = raw_scores(method, model, these, batch_size, curves, progress)
     row = {name: bootstrap(values, these.clips) for name, values in scores.items()}
     return row | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
 
 
-def raw_scores(method, model: torch.nn.Module, these: Pairs, batch_size: int = 12, progress: bool = True) -> dict:
-    """A method's heatmaps under ``"heats"``, and every score of every pair: what :func:`grade` takes the mean of."""
-    heats = np.empty((len(these.classes), N_MELS, N_FRAMES), np.float32)
+def raw_scores(
+    method: Callable,
+    model: torch.nn.Module,
+    these: Pairs,
+    batch_size: int = 12,
+    curves: bool = True,
+    progress: bool = True,
+) -> dict[str, np.ndarray]:
+    """Every score of every pair, (n,) each: what :func:`grade` takes the mean of."""
+    found = heatmaps(method, model, these.mels[these.clips], these.classes, batch_size, progress)
+    scores = score_heats(found, these)
+    for name, insert in (("deletion", False), ("insertion", True)) if curves else ():
+        scores[name] = area(removal_curves(model, these, found, insert=insert))
+    return scores
+
+
+def heatmaps(
+    method: Callable,
+    model: torch.nn.Module,
+    mels: np.ndarray,
+    classes: np.ndarray,
+    batch_size: int = 12,
+    progress: bool = False,
+) -> np.ndarray:
+    """What a method makes of spectrograms (n, 128, 431) and classes (n,), some at a time: float32 (n, 128, 431).
+
+    Raises
+    ------
+    InputError
+        If the method returns another shape, or NaN, or nothing but zeros.
+    """
+    heats = np.empty((len(classes), N_MELS, N_FRAMES), np.float32)
     for start in tqdm(range(0, len(heats), batch_size), "heatmaps", unit_scale=batch_size, disable=not progress):
         part = slice(start, start + batch_size)
-        found = np.asarray(method(model, these.mels[these.clips[part]], these.classes[part]))
+        found = np.asarray(method(model, mels[part], classes[part]))
         if found.shape != heats[part].shape:
             raise InputError(f"the method returned heatmaps of shape {found.shape}, not {heats[part].shape}")
         heats[part] = found
-    check_heats(heats, these.owned)
+    if len(bad := np.flatnonzero(~np.isfinite(heats).all((1, 2)))):
+        raise InputError(f"the method returned NaN or infinity: heatmap {bad[0]}")
     if len(heats) and not heats.any():
         raise InputError("the method returned nothing but zeros")
-    return {"heats": heats, **score_heats(heats, these)}
+    return heats
+
+
+def randomise(model: torch.nn.Module, layers: int, seed: int = 0) -> torch.nn.Module:
+    """A copy of a network whose last layers with weights have new random ones (Adebayo et al. 2018, arXiv:1810.03292).
+
+    Parameters
+    ----------
+    layers : int
+        How many, from the top: the linear layer first, then the convolutions, each with its batch normalisation.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found, fresh = copy.deepcopy(model), type(model)()
+    tops = [name for name, layer in model.layers.named_children() if isinstance(layer, (nn.Conv2d, nn.Linear))][::-1]
+    if not 0 <= layers <= len(tops):
+        raise InputError(
+            f"this network has {len(tops)} layers with weights, so layers must be 0 to {len(tops)}, not {layers}"
+        )
+    for name in tops[:layers]:
+        for part in (name, name.replace("conv", "bn")):
+            getattr(found.layers, part).load_state_dict(getattr(fresh.layers, part).state_dict())
+    return found.eval()
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation between the cells of two heatmaps, (n,); NaN where one is the same everywhere."""
+    found = np.full(len(one), np.nan)
+    for n, pair in enumerate(zip(one, other, strict=True)):
+        ranks = [rankdata(heat) for heat in pair]
+        if all(np.ptp(rank) for rank in ranks):
+            found[n] = np.corrcoef(*ranks)[0, 1]
+    return found
 
 
 def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
