@@ -2,7 +2,7 @@
 
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
 ``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``, ``lrp``,
-``relevance``, ``concepts``, ``naming``, ``truth``, ``methods``, ``interventions``, ``curated``, ``plots``,
+``relevance``, ``concepts``, ``naming``, ``truth``, ``truthful``, ``methods``, ``interventions``, ``curated``, ``plots``,
 ``explorer``, ``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder),
 ``processes`` (one process or several) and ``results`` (kept as JSON). The names below are offered here too.
 """
@@ -34,6 +34,7 @@ _LAZY = {
     "concepts": (),
     "naming": (),
     "truth": ("ownership",),
+    "truthful": (),
     "methods": (),
     "interventions": (),
     "curated": ("curated_clips",),

@@ -84,6 +84,8 @@ class Trace:
         0 or more everywhere.
     composite : str
         One of ``COMPOSITES``.
+    gradients : bool
+        Keep what autograd needs to learn from relevance, see :mod:`instr_lib.truthful`.
 
     Attributes
     ----------
@@ -92,24 +94,27 @@ class Trace:
         What each layer gives, by name, without those that take no part.
     """
 
-    @torch.no_grad()
-    def __init__(self, layers: nn.Sequential, x: torch.Tensor, composite: str = "epsilon_plus"):
-        rules, linear = COMPOSITES[composite]
-        following_rules = itertools.chain(rules, itertools.repeat(rules[-1]))
+    def __init__(self, layers: nn.Sequential, x: torch.Tensor, composite: str = "epsilon_plus", gradients: bool = False):
         self.outputs: dict[str, torch.Tensor] = {}
         self._ways: dict[str, Callable] = {}  # by layer: relevance of its outputs to that of its inputs
+        self._gradients = gradients
+        with torch.set_grad_enabled(gradients):
+            self.logits = self._forward(layers, x, *COMPOSITES[composite])
+
+    def _forward(self, layers, x, rules, linear):
+        rules = itertools.chain(rules, itertools.repeat(rules[-1]))
         steps = [*layers.named_children()]
         for (name, layer), (_, following) in zip(steps, [*steps[1:], ("", None)], strict=True):
             if type(layer) in (nn.Dropout, nn.BatchNorm2d):
                 continue
             if type(layer) is nn.Conv2d:
-                x, way = _convolution(layer, following, x, next(following_rules))
+                x, way = _convolution(layer, following, x, next(rules))
             elif type(layer) is nn.Linear:
                 x, way = _linear(layer, x, linear)
             else:
                 x, way = _STEPS[type(layer)](layer, x)
             self.outputs[name], self._ways[name] = x, way
-        self.logits = x
+        return x
 
     def start(self, classes: Sequence[int], clips: Sequence[int] | None = None) -> torch.Tensor:
         """Relevance (rows, classes) at the output: in each row one class's logit, and nothing for the others.
@@ -121,7 +126,6 @@ class Trace:
         relevance[rows, classes] = self.logits[rows * 0 if clips is None else clips, classes]
         return relevance
 
-    @torch.no_grad()
     def back(
         self,
         relevance: torch.Tensor,
@@ -144,8 +148,9 @@ class Trace:
         start = names.index(after) + 1 if after else len(names)
         stop = names.index(until) + 1 if until else 0
         of = (lambda tensor: tensor) if clips is None else (lambda tensor: tensor[clips])
-        for name in reversed(names[stop:start]):
-            relevance = self._ways[name](relevance, of)
+        with torch.set_grad_enabled(self._gradients):
+            for name in reversed(names[stop:start]):
+                relevance = self._ways[name](relevance, of)
         return relevance
 
 

@@ -69,7 +69,7 @@ def grad_cam(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndar
     return attr.LayerAttribution.interpolate(found, mels.shape[1:], "bilinear").detach()[:, 0].float().numpy()
 
 
-def occlusion(model: nn.Module, mels: np.ndarray, classes: np.ndarray, bands: int = 16, frames: int = 43) -> np.ndarray:
+def occlusion(model: nn.Module, mels: np.ndarray, classes: np.ndarray, bands: int = 16, frames: int = 86) -> np.ndarray:
     """How far the logit falls without a patch of cells (Zeiler & Fergus 2014, doi:10.1007/978-3-319-10590-1_53)."""
     patch = {"sliding_window_shapes": (1, bands, frames), "strides": (1, bands, frames)}
     return by_captum(attr.Occlusion, **patch, perturbations_per_eval=4)(model, mels, classes)

@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,11 +88,13 @@ def train(
     run: str | os.PathLike | None = None,
     progress: bool = True,
     fabric=None,
+    penalty: Callable | None = None,
 ) -> list[dict]:
     """Train a network in place; it ends in eval mode with the weights of its best validation epoch.
 
     The loss is binary cross-entropy on logits, positives weighted by :func:`positive_weights` of the
-    training part; the best epoch is the one with the highest macro-F1 on the validation part.
+    training part; the best epoch is the one with the highest macro-F1 on the validation part, or, with a
+    penalty, the last.
 
     Parameters
     ----------
@@ -108,6 +110,9 @@ def train(
     fabric : lightning.fabric.Fabric, optional
         Launched; its processes share each batch and end with the same weights. By default one process,
         on the GPU if there is one. The page "Scaling out" shows how.
+    penalty : optional, such as :class:`instr_lib.truthful.Truthfulness`
+        Called with the network, ``ds``, a batch of clips and their spectrograms; what it returns is added to the
+        loss, summed over clips. Its ``repr`` tells one run from another. In one process only.
 
     Returns
     -------
@@ -131,6 +136,10 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     weights = torch.from_numpy(positive_weights(ds.labels[train_index])).to(fabric.device)
     identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
+    if penalty:
+        # A run that starts from learned weights is another one.
+        first = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in model.parameters())).hexdigest()
+        identity |= {"penalty": repr(penalty), "from": first}
     identity["clips"] = [hashlib.sha256(np.asarray(i, np.int64).tobytes()).hexdigest() for i in (train_index, val_index)]
     checkpoint = Path(run) / "checkpoint.safetensors" if run else None
     writes, steps = fabric.global_rank == 0, -(-len(train_index) // settings.batch_size)
@@ -149,7 +158,8 @@ def train(
         def loss_of(batch):
             share = batch[fabric.global_rank :: fabric.world_size]
             # Shares may differ by a clip; the mean over processes is still the mean over the batch.
-            return _loss(network, ds, share, weights, fabric)[0] * fabric.world_size / len(batch)
+            loss = _loss(network, ds, share, weights, fabric, penalty)[0]
+            return loss * fabric.world_size / len(batch)
 
         def tell(loss):
             bar.set_postfix(epoch=len(history) + 1, loss=f"{loss:.3f}", refresh=False)
@@ -170,7 +180,7 @@ def train(
             row["seconds"] = round(time.perf_counter() - began, 1)
             if not np.isfinite(row["train_loss"]):
                 raise TrainingError(f"the loss is no longer a number in epoch {epoch + 1}: lower the learning rate")
-            if not history or row["val_f1"] > max(r["val_f1"] for r in history):
+            if penalty or not history or row["val_f1"] > max(r["val_f1"] for r in history):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
             history.append(row)
             if checkpoint and writes:
@@ -196,14 +206,15 @@ def one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell) -> list
     return losses
 
 
-def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict]) -> dict:
+def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict], penalty: Callable | None = None) -> dict:
     """What there is to know about a finished run, for :func:`instr_lib.models.save_model`."""
+    best = history[-1] if penalty else max(history, key=lambda row: row["val_f1"])
     return {
         "data": {key: ds.manifest[key] for key in ("n_clips", "seed", "split", "soundfont", "versions")}
         | {"fingerprint": ds.fingerprint},
-        "settings": asdict(settings),
+        "settings": asdict(settings) | ({"penalty": repr(penalty)} if penalty else {}),
         "curve": history,
-        "best_epoch": max(history, key=lambda row: row["val_f1"])["epoch"],
+        "best_epoch": best["epoch"],
         "seconds": round(sum(row["seconds"] for row in history)),
         "machine": {
             "system": platform.platform(terse=True),
@@ -217,14 +228,15 @@ def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict]) 
     }
 
 
-def _loss(network, ds, clips, weights, fabric):
-    """Each clip's loss, the mean over instruments, summed over clips; and the logits (n, 12)."""
+def _loss(network, ds, clips, weights, fabric, penalty=None):
+    """Each clip's loss, the mean over instruments and any penalty, summed over clips; and the logits (n, 12)."""
     mels = torch.from_numpy(dequantise(ds.stored(clips)))[:, None].to(fabric.device)  # (n, 1, 128, 431)
     labels = torch.from_numpy(ds.labels[clips]).to(fabric.device)  # (n, 12)
     with fabric.autocast():
         logits = network(mels).float()
     losses = binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none")
-    return losses.mean(1).sum(), logits
+    loss = losses.mean(1).sum()
+    return loss + penalty(network, ds, clips, mels) if penalty else loss, logits
 
 
 def _validate(model, ds, index, weights, batch_size, fabric) -> dict:

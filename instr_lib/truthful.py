@@ -1,0 +1,125 @@
+"""Train a network so that what it finds relevant for an instrument lies on the instrument's own cells.
+
+Ross, Hughes & Doshi-Velez 2017 (arXiv:1703.03717) penalise gradients outside a mask that people drew. Here the stems draw
+it, for every clip and without mistakes, and what is penalised is the relevance of :mod:`instr_lib.lrp` itself, which is
+made of operations that can be differentiated. Chapter 7 grades what comes of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch.nn.functional import softplus
+from tqdm.auto import tqdm
+
+from . import lrp
+from .dataset import ClipDataset
+from .errors import DatasetError
+from .memory import keep_freed_memory
+from .spectrogram import N_FRAMES, N_MELS
+from .synth import Synth
+from .truth import OWNS, ownership
+
+_CHUNK = 50  # clips a worker renders at a time
+
+
+def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress: bool = True) -> np.ndarray:
+    """Who owns each cell of a dataset, rendered anew stem by stem, and kept in a .npy file.
+
+    Parameters
+    ----------
+    ds : ClipDataset
+    path : path of the file, made if it does not exist; 55 KB a clip
+    n_jobs : worker processes, as in joblib
+
+    Returns
+    -------
+    uint8 (n, 128, 431), a memory map
+        0 for nobody, else 1 + the index of the instrument that has at least ``OWNS`` of the power.
+
+    Raises
+    ------
+    DatasetError
+        If the file belongs to another dataset.
+    """
+    path, shape = Path(path), (len(ds), N_MELS, N_FRAMES)
+    about = path.with_suffix(".txt")
+    if not (path.exists() and about.exists()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        found = open_memmap(part, "w+", np.uint8, shape)
+        seed, split = ds.manifest["seed"], ds.manifest["split"]
+        starts = range(0, len(ds), _CHUNK)
+        work = (joblib.delayed(_owners)([ds.score(i) for i in range(s, min(s + _CHUNK, len(ds)))]) for s in starts)
+        done = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(work)
+        for start, some in tqdm(
+            zip(starts, done, strict=True), f"owners, {split} {seed}", len(starts), disable=not progress
+        ):
+            found[start : start + len(some)] = some
+        found.flush()
+        os.replace(part, path)
+        about.write_text(ds.fingerprint)
+    if about.read_text() != ds.fingerprint:
+        raise DatasetError(f"{path} tells who owns the cells of another dataset: delete it, or choose another file")
+    return np.load(path, mmap_mode="r")
+
+
+_synth = functools.cache(Synth)  # one a process
+
+
+def _owners(scores) -> np.ndarray:
+    keep_freed_memory()
+    found = np.zeros((len(scores), N_MELS, N_FRAMES), np.uint8)
+    for one, score in zip(found, scores, strict=True):
+        for share, instrument in zip(ownership(_synth().render_stems(score)), score.instruments, strict=True):
+            one[share >= OWNS] = instrument + 1
+    return found
+
+
+@dataclass(frozen=True)
+class Truthfulness:
+    """A penalty for :func:`instr_lib.train`: how far relevance is from lying on own cells.
+
+    For each clip in which several play, one of them is drawn. With m the share of its positive relevance that lies on its
+    own cells, and o the largest share on any other player's, the penalty is
+
+    .. math:: -\\log m + \\tfrac12 \\operatorname{softplus}(4 \\log (o / m))
+
+    Parameters
+    ----------
+    owners : uint8 (n, 128, 431), as from :func:`owners`
+    weight : float, of the penalty against the cross-entropy
+    composite : of :func:`instr_lib.relevance`
+    """
+
+    owners: np.ndarray = field(repr=False)
+    weight: float = 0.5
+    composite: str = "plus_alpha2beta1"
+
+    def __call__(self, model: torch.nn.Module, ds: ClipDataset, clips: Sequence[int], mels: torch.Tensor) -> torch.Tensor:
+        """Summed over clips. ``mels`` are theirs, dB (n, 1, 128, 431)."""
+        several = np.flatnonzero(ds.labels[clips].sum(1) > 1)
+        if not len(several):
+            return mels.new_zeros(())
+        rng = np.random.default_rng(torch.randint(2**31, ()).item())  # of the chance that training controls
+        asked = [int(rng.choice(np.flatnonzero(ds.labels[clips[n]]))) for n in several]
+        trace = lrp.Trace(model.layers, model.front(mels[several]), self.composite, gradients=True)
+        start = torch.zeros_like(trace.logits)
+        start[torch.arange(len(several)), asked] = 1
+        heat = trace.back(start, range(len(several))).sum(1).clamp(min=0)  # (several, 128, 431)
+        share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
+        owner = torch.from_numpy(np.stack([self.owners[clips[n]] for n in several])).long()
+        mass = share.new_zeros(len(several), len(ds.labels[0]) + 1)
+        mass = mass.scatter_add(1, owner.flatten(1).to(share.device), share.flatten(1)).clamp(min=1e-3)[:, 1:]
+        own = mass[torch.arange(len(several)), asked]
+        others = mass.masked_fill(torch.nn.functional.one_hot(torch.tensor(asked), mass.shape[1]).bool(), 0).amax(1)
+        penalty = -own.log() + 0.5 * softplus(4 * (others.clamp(min=1e-3).log() - own.log()))
+        return self.weight * penalty.sum()
