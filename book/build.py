@@ -62,7 +62,7 @@ def digest_tree(folder: Path) -> str:
 
 def keys(profile: str, sound: str) -> dict[Path, str]:
     """The notebooks that _toc.yml names, each with a hash of all that its page depends on, earlier pages included."""
-    common = [sound, platform.python_version(), digest_tree(ROOT / "instr_lib"), digest_tree(ROOT / "models")]
+    common = [sound, platform.python_version(), *(digest_tree(ROOT / name) for name in ("instr_lib", "models", "results"))]
     key, found = digest(*common, LOCK, ROOT / "profiles" / f"{profile}.yml"), {}
     for name in re.findall(r"^[\s-]*file:\s*(notebooks/\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE):
         page = Path(f"{name}.ipynb")
@@ -204,6 +204,7 @@ def facts(profile: str, out: Path) -> dict:
     folder, bench = parameters(profile, out).get("MODELS"), ROOT / "benchmarks" / "results" / "latest.json"
     try:
         models = il.models_info(ROOT / "notebooks" / folder) if folder else {}
+        truthful = il.models_info(ROOT / "notebooks" / folder / "truthful").get("compact") if folder else None
     except il.InstrError as error:
         sys.exit(f"book: {error}")
     about = models.get("original", {})
@@ -211,6 +212,7 @@ def facts(profile: str, out: Path) -> dict:
     return {
         "profile": profile,
         "models": models,
+        "truthful": truthful,
         "data": {split: composition(split, a["n_clips"], a["seed"], out / "cache") for split, a in clips.items() if a},
         "bench": json.loads(bench.read_text()) if bench.exists() else None,
         "il": il,

@@ -34,6 +34,7 @@ _RULES = {
     "gamma": [(1, lambda w: w + 0.25 * w.clamp(min=0))],
     "alpha2beta1": [(2, lambda w: w.clamp(min=0)), (-1, lambda w: w.clamp(max=0))],
 }
+RULES = (*_RULES, "flat")
 # The rules of the convolutions, from the first on (the last one named holds for all that follow), and of linear layers.
 COMPOSITES = {
     "epsilon_plus": (("z+",), "epsilon"),
@@ -82,8 +83,8 @@ class Trace:
         it and dropout takes no part, whatever mode the network is in.
     x : float32 (clips, channels, h, w)
         0 or more everywhere.
-    composite : str
-        One of ``COMPOSITES``.
+    composite : str or tuple
+        One of ``COMPOSITES``, or such a tuple: the convolutions' rules, and the linear layers' rule.
     gradients : bool
         Keep what autograd needs to learn from relevance, see :mod:`instr_lib.truthful`.
 
@@ -94,12 +95,18 @@ class Trace:
         What each layer gives, by name, without those that take no part.
     """
 
-    def __init__(self, layers: nn.Sequential, x: torch.Tensor, composite: str = "epsilon_plus", gradients: bool = False):
+    def __init__(
+        self,
+        layers: nn.Sequential,
+        x: torch.Tensor,
+        composite: str | tuple = "epsilon_plus",
+        gradients: bool = False,
+    ):
         self.outputs: dict[str, torch.Tensor] = {}
         self._ways: dict[str, Callable] = {}  # by layer: relevance of its outputs to that of its inputs
         self._gradients = gradients
         with torch.set_grad_enabled(gradients):
-            self.logits = self._forward(layers, x, *COMPOSITES[composite])
+            self.logits = self._forward(layers, x, *(COMPOSITES[composite] if isinstance(composite, str) else composite))
 
     def _forward(self, layers, x, rules, linear):
         rules = itertools.chain(rules, itertools.repeat(rules[-1]))

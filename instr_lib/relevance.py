@@ -65,7 +65,7 @@ def relevance(
     model: torch.nn.Module,
     mels: np.ndarray,
     classes: Sequence[int | str],
-    composite: str = "epsilon_plus",
+    composite: str | tuple = "epsilon_plus",
     batch_size: int = 12,
 ) -> np.ndarray:
     """Class-conditional relevance of each cell.
@@ -78,8 +78,9 @@ def relevance(
         dB on the fixed scale.
     classes : n instrument indices or names
         One a spectrogram. With a single spectrogram there may be many: they are explained together.
-    composite : {"epsilon_plus", "epsilon_plus_flat", "alpha2beta1", "gamma", "plus_alpha2beta1"}
-        Rules for sharing out relevance, layer by layer, see :mod:`instr_lib.lrp`.
+    composite : {"epsilon_plus", "epsilon_plus_flat", "alpha2beta1", "gamma", "plus_alpha2beta1"} or tuple
+        Rules for sharing out relevance, layer by layer, see :mod:`instr_lib.lrp`. For networks that it knows, a
+        tuple may name a rule for each layer: ``(("z+", "z+", "gamma"), "epsilon")``.
     batch_size : int
 
     Returns
@@ -151,7 +152,12 @@ class ClipTrace(lrp.Trace):
         return _cells(self._model, self._unit if clips is None else self._unit[clips], relevance)
 
 
-def _check_composite(composite: str):
+def _check_composite(composite: str | tuple):
+    if isinstance(composite, tuple) and len(composite) == 2 and isinstance(composite[0], tuple):
+        unknown = [rule for rule in (*composite[0], composite[1]) if rule not in lrp.RULES]
+        if composite[0] and not unknown and composite[1] != "flat":
+            return
+        raise InputError(f"rules must be of {', '.join(lrp.RULES)}, and flat only for convolutions, not {composite!r}")
     if composite not in COMPOSITES:
         raise InputError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
 
@@ -182,6 +188,8 @@ def _by_zennit(layers: torch.nn.Module, x: torch.Tensor, classes: list[int], com
         _check_outputs(classes, layers(x[:1]))
     x = x.expand(len(classes), -1, -1, -1).clone().requires_grad_()
     conditions = [{"y": [c]} for c in classes]
+    if isinstance(composite, tuple):
+        raise InputError(f"this network is explained by zennit: composite must be one of {', '.join(COMPOSITES)}")
     rules = _ZENNIT[composite](canonizers=[SequentialMergeBatchNorm()])
     with torch.enable_grad():
         CondAttribution(layers)(x, conditions, rules, exclude_parallel=False)

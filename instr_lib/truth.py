@@ -450,7 +450,7 @@ def heatmaps(
             raise InputError(f"the method returned heatmaps of shape {found.shape}, not {heats[part].shape}")
         heats[part] = found
     if len(bad := np.flatnonzero(~np.isfinite(heats).all((1, 2)))):
-        raise InputError(f"the method returned NaN or infinity: heatmap {bad[0]}")
+        raise InputError(f"the method's heatmap {bad[0]} contains NaN or infinity")
     if len(heats) and not heats.any():
         raise InputError("the method returned nothing but zeros")
     return heats

@@ -55,7 +55,8 @@ def mels(tones) -> np.ndarray:
 @pytest.fixture(scope="session")
 def hashes():
     """A function: SHA-256 of every file in a folder, by name."""
-    return lambda folder: {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(Path(folder).iterdir())}
+    digest = lambda file: hashlib.sha256(file.read_bytes()).hexdigest()  # noqa: E731
+    return lambda folder: {f.name: digest(f) for f in sorted(Path(folder).iterdir()) if f.is_file()}
 
 
 @pytest.fixture(scope="session")

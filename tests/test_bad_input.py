@@ -486,6 +486,11 @@ def relevance_by_an_unknown_rule(env):
     return None, lambda: il.relevance(il.CompactCNN(), env.mels, [0, 1, 2], composite="delta")
 
 
+@bad(il.InputError, "rules must be of epsilon, z", "zeta")
+def relevance_by_an_unknown_rule_for_a_layer(env):
+    return None, lambda: il.relevance(il.CompactCNN(), env.mels, [0, 1, 2], composite=(("z+", "zeta"), "epsilon"))
+
+
 @bad(il.InputError, "threshold")
 def f1_of_probabilities(env):
     return None, lambda: il.f1_scores(np.zeros((2, 12)), np.full((2, 12), 0.3))

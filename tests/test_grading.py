@@ -70,6 +70,35 @@ def test_average_precision_is_that_of_scikit_learn():
     assert np.allclose(truth.average_precision(heats, owned), expected)
 
 
+def test_scores_are_those_of_quantus():
+    """Heatmaps without a tie and without anything negative, for which its definitions and ours are the same."""
+    import quantus
+    import torch
+
+    rng = np.random.default_rng(0)
+    heats, owned = rng.random((3, 128, 431)), rng.random((3, 128, 431)) < 0.1
+    heats[0][owned[0]] += 0.3
+    asked = {
+        "model": torch.nn.Linear(1, 1),  # is not asked anything
+        "x_batch": heats[:, None].astype(np.float32),
+        "y_batch": np.zeros(3, int),
+        "a_batch": heats[:, None],
+    }
+
+    def theirs(metric, **more):
+        found = metric(abs=False, normalise=False, disable_warnings=True, return_aggregate=False)
+        return np.array(found(**asked, **more), float)
+
+    for metric, ours in (
+        (quantus.RelevanceMassAccuracy, truth.mass_accuracy),
+        (quantus.RelevanceRankAccuracy, truth.rank_accuracy),
+        (quantus.PointingGame, truth.pointing_game),
+    ):
+        assert np.allclose(theirs(metric, s_batch=owned[:, None]), ours(heats, owned), atol=1e-9), metric
+    assert np.allclose(theirs(quantus.Sparseness), truth.sparseness(heats), atol=1e-9)
+    assert np.allclose(theirs(quantus.Complexity), truth.complexity(heats) * np.log(2), atol=1e-9)  # nats, not bits
+
+
 def test_nothing_owned_is_not_defined():
     nobody = np.zeros_like(OWNED)
     assert np.isnan(truth.rank_accuracy(UNIFORM, nobody)) and np.isnan(truth.average_precision(UNIFORM, nobody))
@@ -190,3 +219,81 @@ def test_masks_and_heatmaps_must_belong_together():
         truth.mass_accuracy(np.repeat(UNIFORM, 2, 0), OWNED)
     with pytest.raises(InputError, match="at least 1"):
         truth.pairs(0)
+
+
+# Pairs of one's own.
+
+
+@pytest.fixture(scope="module")
+def duo(synth):
+    score = next(s for s in map(il.clip_score, range(100)) if len(s.instruments) == 2)
+    stems = synth.render_stems(score)
+    return stems.sum(0), stems, score.instruments
+
+
+def test_pairs_of_a_clip_of_ones_own(duo):
+    mix, stems, players = duo
+    found = truth.pairs_of(mix, stems, players)
+    assert found.classes.tolist() == list(players) and found.clips.tolist() == [0, 0] and found.together.tolist() == [2, 2]
+    assert np.allclose(found.shares, il.ownership(stems)) and np.array_equal(found.mels[0], il.log_mel(mix))
+    assert found.level[0] == pytest.approx(-found.level[1], abs=0.01)
+    name = il.INSTRUMENTS[players[1]].name
+    one = truth.pairs_of(mix, stems, players, asked=[name])
+    assert one.classes.tolist() == [players[1]] and np.array_equal(one.others[0][0], found.owned[0])
+    both = truth.join([found, one])
+    assert both.clips.tolist() == [0, 0, 1] and len(both.others) == 3 and both.shares.shape == (3, 128, 431)
+
+
+def test_own_clips_that_cannot_be_graded_are_refused(duo):
+    mix, stems, players = duo
+    absent = next(i for i in range(12) if i not in players)
+    for message, given in (
+        ("do not add up to the mix: at .* s they differ by", (mix + stems[0], stems, players)),
+        ("do not add up to the mix", (mix, stems[:1], players[:1])),
+        ("as many different instruments, not 1", (mix, stems, players[:1])),
+        ("as many different instruments", (mix, stems, (players[0], players[0]))),
+        (f"{il.INSTRUMENTS[absent].name} does not play in this clip", (mix, stems, players, [absent])),
+        ("a clip is a mix", (mix, stems[0], players[:1])),
+    ):
+        with pytest.raises(il.InstrError, match=message):
+            truth.pairs_of(*given)
+
+
+# Sanity.
+
+
+def test_randomise_changes_layers_from_the_top_and_leaves_the_network(random_network):
+    model = random_network(il.CompactCNN)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    order = [["linear"], ["conv5", "bn5"], ["conv4", "bn4"], ["conv3", "bn3"], ["conv2", "bn2"], ["conv1", "bn1"]]
+    for count in range(7):
+        found = truth.randomise(model, count).state_dict()
+        changed = {key.split(".")[1] for key in found if not np.array_equal(found[key], before[key])}
+        assert changed == {name for names in order[:count] for name in names}
+    assert all(np.array_equal(value, before[key]) for key, value in model.state_dict().items())
+    with pytest.raises(InputError, match="6 layers with weights"):
+        truth.randomise(model, 7)
+
+
+def test_likeness_is_spearmans():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 1, 128, 431))
+    assert truth.alike(one, one**3)[0] == pytest.approx(1) and truth.alike(one, -one)[0] == pytest.approx(-1)
+    assert truth.alike(one, other)[0] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+    assert np.isnan(truth.alike(one, UNIFORM)[0])
+
+
+def test_contrastive_is_less_the_largest_of_the_others(random_network):
+    from instr_lib import methods
+
+    model, mels = (
+        random_network(il.CompactCNN),
+        np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32),
+    )
+    found = methods.METHODS["CRP, contrastive"](model, mels, np.array([3, 7]))
+    for mel, index, heat in zip(mels, (3, 7), found, strict=True):
+        every = il.relevance(model, mel[None], range(12), "plus_alpha2beta1")
+        others = np.delete(every, index, 0).clip(min=0).max(0)
+        assert np.allclose(heat, every[index] - others, atol=1e-5 * np.abs(every).max())

@@ -8,8 +8,15 @@ import torch
 from crp.attribution import CondAttribution
 from torch import nn
 from zennit.canonizers import SequentialMergeBatchNorm
-from zennit.composites import LAYER_MAP_BASE, EpsilonAlpha2Beta1, EpsilonPlus, EpsilonPlusFlat, LayerMapComposite
-from zennit.rules import Gamma
+from zennit.composites import (
+    LAYER_MAP_BASE,
+    EpsilonAlpha2Beta1,
+    EpsilonPlus,
+    EpsilonPlusFlat,
+    LayerMapComposite,
+    NameMapComposite,
+)
+from zennit.rules import AlphaBeta, Epsilon, Gamma, Norm, Pass, ZPlus
 from zennit.types import Convolution
 
 import instr_lib as il
@@ -22,6 +29,15 @@ COMPOSITES = {
     "epsilon_plus_flat": EpsilonPlusFlat,
     "alpha2beta1": EpsilonAlpha2Beta1,
     "gamma": lambda: LayerMapComposite([*LAYER_MAP_BASE, (Convolution, Gamma(0.25)), (nn.Linear, Gamma(0.25))]),
+    "plus_alpha2beta1": lambda: NameMapComposite(
+        [
+            (["conv1", "conv2"], ZPlus()),
+            (["conv3", "conv4", "conv5"], AlphaBeta(2, 1)),
+            (["linear"], Epsilon()),
+            ([f"relu{n}" for n in range(1, 6)], Pass()),
+            (["time_pool.mean"], Norm()),
+        ]
+    ),
 }
 EPSILON = 1e-6  # zennit's, in every rule
 both_composites = pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_plus_flat"])
@@ -340,6 +356,17 @@ def test_compact_equals_zennit_crp(random_network, composite):
     assert close(il.relevance(network, mels, classes, composite=composite, batch_size=2), expected, 1e-6)
 
 
+def test_rules_can_be_named_layer_by_layer(random_network):
+    network, mels = random_network(il.CompactCNN), np.random.default_rng(0).uniform(-70, -10, (1, 128, 431))
+    by_name, by_rules = (
+        il.relevance(network, mels, [3], composite)
+        for composite in ("plus_alpha2beta1", (("z+", "z+", "alpha2beta1"), "epsilon"))
+    )
+    assert np.array_equal(by_name, by_rules)
+    with pytest.raises(il.InputError, match="explained by zennit"):
+        il.relevance(nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(128 * 431, 12)), mels, [3], (("z+",), "epsilon"))
+
+
 def interpolation(cells: int, pixels: int) -> np.ndarray:
     """Weights of bilinear enlarging (pixels, cells): each pixel lies between two cells, in proportion to nearness."""
     weights = np.zeros((pixels, cells))
@@ -353,6 +380,15 @@ def interpolation(cells: int, pixels: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def original(random_network) -> il.OriginalCNN:
     return random_network(il.OriginalCNN)
+
+
+def test_a_network_that_zennit_must_explain_gets_the_same_rules(random_network, monkeypatch):
+    """The way through zennit that is taken for unknown layers, on a network that both ways can explain."""
+    network = random_network(il.CompactCNN).double()
+    mels, classes = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)), [3, 7]
+    ours = il.relevance(network, mels, classes, composite="plus_alpha2beta1")
+    monkeypatch.setattr("instr_lib.lrp.can_trace", lambda layers: False)
+    assert close(il.relevance(network, mels, classes, composite="plus_alpha2beta1"), ours, 2e-4)  # zennit's BatchNorm
 
 
 @both_composites

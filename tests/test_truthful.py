@@ -1,0 +1,113 @@
+"""Training for true explanations: the penalty is what it says, and learning from it makes explanations truer."""
+
+import numpy as np
+import pytest
+import torch
+
+import instr_lib as il
+from instr_lib import truth, truthful
+from instr_lib.errors import DatasetError, TrainingError
+
+
+@pytest.fixture(scope="module")
+def owners(clips, tmp_path_factory):
+    return truthful.owners(clips, tmp_path_factory.mktemp("owners") / "owners.npy", n_jobs=2, progress=False)
+
+
+def test_owners_are_those_of_the_stems(clips, owners, synth):
+    assert owners.shape == (120, 128, 431) and owners.dtype == np.uint8
+    for row in (0, 61, 119):
+        score = clips.score(row)
+        shares = truth.ownership(synth.render_stems(score))
+        expected = np.zeros((128, 431), np.uint8)
+        for share, index in zip(shares, score.instruments, strict=True):
+            expected[share >= truth.OWNS] = index + 1
+        assert np.array_equal(owners[row], expected)
+
+
+def test_owners_are_kept_and_belong_to_their_data(clips, synth, tmp_path):
+    few = il.generate(tmp_path / "few", 3, n_jobs=1, progress=False)
+    file = tmp_path / "owners.npy"
+    first = np.array(truthful.owners(few, file, n_jobs=1, progress=False))
+    stamp = file.stat().st_mtime_ns
+    assert np.array_equal(first, truthful.owners(few, file, n_jobs=1, progress=False)) and file.stat().st_mtime_ns == stamp
+    with pytest.raises(DatasetError, match="another dataset"):
+        truthful.owners(clips, file, progress=False)
+
+
+def test_penalty_is_that_of_the_heatmap(clips, owners, random_network):
+    """Worked out from ``il.relevance``, whose start only scales it."""
+    model = random_network(il.CompactCNN, 1)
+    several = [i for i in range(120) if clips.labels[i].sum() > 1][:6]
+    mels = torch.from_numpy(clips.mels(several))[:, None]
+    penalty = truthful.Truthfulness(owners, weight=2.0, composite="epsilon_plus")
+    torch.manual_seed(0)
+    found = float(penalty(model, clips, several, mels).detach())
+    torch.manual_seed(0)
+    rng, expected = np.random.default_rng(torch.randint(2**31, ()).item()), 0.0
+    logits = il.evaluation.logits(model, mels[:, 0].numpy())
+    for n, clip in enumerate(several):
+        players = np.flatnonzero(clips.labels[clip])
+        asked = int(rng.choice(players))
+        heat = il.relevance(model, mels[n].numpy(), [asked], "epsilon_plus")[0] / logits[n, asked]
+        heat = heat.clip(min=0)
+        mass = {p: (heat * (owners[clip] == p + 1)).sum() / heat.sum() for p in players}
+        own, other = max(mass[asked], 1e-3), max(1e-3, *(mass[p] for p in players if p != asked))
+        expected += -np.log(own) + 0.5 * np.logaddexp(0, 4 * np.log(other / own))
+    assert found == pytest.approx(2 * expected, rel=1e-3)
+
+
+def test_clips_with_one_player_cost_nothing(clips, owners, random_network):
+    alone = [i for i in range(120) if clips.labels[i].sum() == 1][:3]
+    mels = torch.from_numpy(clips.mels(alone))[:, None]
+    assert float(truthful.Truthfulness(owners)(random_network(il.CompactCNN), clips, alone, mels)) == 0
+
+
+def test_learning_from_the_penalty_makes_explanations_truer(clips, owners):
+    model = il.load_model("compact").requires_grad_(True)
+    several = [i for i in range(120) if clips.labels[i].sum() > 1][:8]
+    mels = torch.from_numpy(clips.mels(several))[:, None]
+    penalty, optimizer = truthful.Truthfulness(owners), torch.optim.Adam(model.parameters(), 2e-5)
+    losses = []
+    for _ in range(12):
+        torch.manual_seed(0)  # the same players are asked about
+        loss = penalty(model, clips, several, mels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, owners, tmp_path):
+    settings, index = il.TrainSettings(2, 20, 3e-4), np.arange(40)
+    penalty = truthful.Truthfulness(owners)
+
+    def run(folder, settings=settings, penalty=penalty):
+        model = il.load_model("compact")
+        history = il.train(model, clips, index, index, settings, folder, progress=False, penalty=penalty)
+        return model.state_dict(), history
+
+    whole, history = run(tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def interrupted(model, ds, batch, mels, calls=[]):  # noqa: B006
+        calls.append(batch)
+        if len(calls) == 4:  # in the second epoch
+            raise Stop
+        return penalty(model, ds, batch, mels)
+
+    class Interrupted:
+        __call__ = staticmethod(interrupted)
+        __repr__ = staticmethod(lambda: repr(penalty))
+
+    with pytest.raises(Stop):
+        run(tmp_path / "cut", penalty=Interrupted())
+    again, _ = run(tmp_path / "cut")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    about = il.describe_run(clips, settings, history, penalty)
+    assert about["best_epoch"] == 2 and "plus_alpha2beta1" in about["settings"]["penalty"]
+    with pytest.raises(TrainingError, match="penalty"):
+        run(tmp_path / "cut", penalty=truthful.Truthfulness(owners, weight=0.1))
