@@ -99,15 +99,26 @@ class ChannelsFirstBatchNorm2d(nn.BatchNorm2d):
         return _InLayout.apply(super().forward(_InLayout.apply(x, first, last)), last, first)
 
 
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation by what it has learned, also while training; scale and offset still learn."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        offset = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype)[:, None, None] + offset.to(x.dtype)[:, None, None]
+
+
 @contextlib.contextmanager
-def training_batch_norm(model: nn.Module, fabric):
+def training_batch_norm(model: nn.Module, fabric, frozen: bool = False):
     """How a network's batch normalisation is computed for as long as it trains.
 
-    With a Fabric over the batches of all its processes; without, by PyTorch, in the layout that suits it.
+    With a Fabric over the batches of all its processes; without, by PyTorch, in the layout that suits it; or frozen.
     """
     layers = [m for m in model.modules() if type(m) is nn.BatchNorm2d]
     for layer in layers:  # the same parameters and buffers, computed with differently
-        if not isinstance(fabric, OneProcess):
+        if frozen:
+            layer.__class__ = FrozenBatchNorm2d
+        elif not isinstance(fabric, OneProcess):
             layer.__class__, layer.fabric = GlobalBatchNorm2d, fabric
         elif fabric.device.type == "cpu" and layer.num_features <= 8:
             layer.__class__ = ChannelsFirstBatchNorm2d

@@ -112,7 +112,8 @@ def train(
         on the GPU if there is one. The page "Scaling out" shows how.
     penalty : optional, such as :class:`instr_lib.truthful.Truthfulness`
         Called with the network, ``ds``, a batch of clips and their spectrograms; what it returns is added to the
-        loss, summed over clips. Its ``repr`` tells one run from another. In one process only.
+        loss, summed over clips. Its ``repr`` tells one run from another. In one process only, for a network that has
+        learned already: its batch normalisation keeps its means and variances, which relevance rests on.
 
     Returns
     -------
@@ -148,7 +149,7 @@ def train(
             stack.enter_context(claimed(run, TrainingError))
         fabric.barrier()
         history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
-        stack.enter_context(training_batch_norm(model, fabric))
+        stack.enter_context(training_batch_norm(model, fabric, frozen=penalty is not None))
         network, optimizer = fabric.setup(model, optimizer)
         begun = len(history) * steps
         bar = stack.enter_context(

@@ -263,7 +263,7 @@ def test_own_clips_that_cannot_be_graded_are_refused(duo):
 
 
 def test_randomise_changes_layers_from_the_top_and_leaves_the_network(random_network):
-    model = random_network(il.CompactCNN)
+    model = random_network(il.CompactCNN, 1)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     order = [["linear"], ["conv5", "bn5"], ["conv4", "bn4"], ["conv3", "bn3"], ["conv2", "bn2"], ["conv1", "bn1"]]
     for count in range(7):
