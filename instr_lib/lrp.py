@@ -112,7 +112,7 @@ class Trace:
         rules = itertools.chain(rules, itertools.repeat(rules[-1]))
         steps = [*layers.named_children()]
         for (name, layer), (_, following) in zip(steps, [*steps[1:], ("", None)], strict=True):
-            if type(layer) in (nn.Dropout, nn.BatchNorm2d):
+            if isinstance(layer, (nn.Dropout, nn.BatchNorm2d)):  # also as it is while training
                 continue
             if type(layer) is nn.Conv2d:
                 x, way = _convolution(layer, following, x, next(rules))
@@ -168,7 +168,7 @@ def _stable(z: torch.Tensor) -> torch.Tensor:
 
 def _convolution(layer, norm, x, rule):
     weight, bias = layer.weight, x.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
-    if type(norm) is nn.BatchNorm2d:
+    if isinstance(norm, nn.BatchNorm2d):
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weight, bias = weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
     out = F.conv2d(x, weight, bias, padding=layer.padding)
