@@ -26,10 +26,12 @@ class OnCells(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.front, self.layers = copy.deepcopy(model.front), copy.deepcopy(model.layers).eval().requires_grad_(False)
+        self.front, layers = copy.deepcopy(model.front), copy.deepcopy(model.layers).eval().requires_grad_(False)
+        # With channels last a gradient of OriginalCNN takes half the time on a CPU, its logits a third.
+        self.layers = layers.to(memory_format=torch.channels_last)
 
     def forward(self, unit: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.front.enlarge(unit))
+        return self.layers(self.front.enlarge(unit).contiguous(memory_format=torch.channels_last))
 
     def cells(self, mels: np.ndarray) -> torch.Tensor:
         """dB (n, 128, 431) to cells (n, 1, 128, 431)."""
