@@ -11,13 +11,14 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .errors import ResultsError
+from .evaluation import Interval
 
 
 def kept(
@@ -75,6 +76,11 @@ def read(path: str | os.PathLike) -> dict:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ResultsError(f"{path} is damaged: restore it, or delete it and build profile full") from None
     return content
+
+
+def interval(kept: Sequence) -> Interval:
+    """An interval as :func:`kept` has kept it: ``None`` was NaN."""
+    return Interval(*(math.nan if end is None else float(end) for end in kept))
 
 
 def _plain(value):

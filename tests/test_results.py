@@ -38,7 +38,9 @@ def test_an_interrupted_computation_goes_on(tmp_path):
 def test_nan_infinity_and_intervals_are_kept(tmp_path):
     row = {"nan": float("nan"), "below": -np.inf, "interval": il.bootstrap_f1(np.eye(2), np.eye(2) > 0)[0]}
     kept = results.kept(tmp_path / "r.json", {}, {"one": lambda: row}, progress=False)["one"]
-    assert kept == {"nan": None, "below": "-inf", "interval": [1, 1, 1]} and float(kept["below"]) == -np.inf
+    assert kept == {"nan": None, "below": "-inf", "interval": [1, 1, 1]}
+    assert results.interval(kept["interval"]) == (1, 1, 1)
+    assert str(results.interval([None, kept["below"], 2])) == "Interval(value=nan, low=-inf, high=2.0)"
 
 
 def test_other_settings_are_refused(tmp_path):

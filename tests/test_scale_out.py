@@ -110,7 +110,7 @@ def test_without_a_common_batch_norm_the_curves_would_differ(one, clips, tmp_pat
     assert np.abs(np.subtract(process["losses"], one["losses"]))[:20].max() > 1e-3
 
 
-BREAK = "import contextlib\ntraining.training_batch_norm = lambda model, fabric: contextlib.nullcontext()\n"
+BREAK = "import contextlib\ntraining.training_batch_norm = lambda model, fabric, frozen=False: contextlib.nullcontext()\n"
 
 
 @pytest.fixture(scope="module")
