@@ -127,6 +127,8 @@ def train(
         process is training into it.
     """
     settings, fabric = settings or TrainSettings(), fabric or OneProcess()
+    if penalty and fabric.world_size > 1:
+        raise TrainingError(f"a penalty is computed in one process, not in {fabric.world_size}: train without a Fabric")
     for name, index in (("training", train_index), ("validation", val_index)):
         if len(index) == 0:
             raise TrainingError(f"the {name} part has no clip: it needs at least one")

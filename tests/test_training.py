@@ -336,3 +336,24 @@ def test_batch_norm_is_pytorchs_again_after_training(clips):
         kinds = [type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert kinds == [processes.ChannelsFirstBatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d]
     assert all(type(m) is nn.BatchNorm2d for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_frozen_batch_norm_is_that_of_the_learned_network(random_network):
+    """While training it gives what it gives in eval mode, and forgets nothing."""
+    network = random_network(il.CompactCNN, 1)
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-80, 0, (2, 1, 128, 431)).astype(np.float32))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    expected = network(x)
+    with processes.training_batch_norm(network, processes.OneProcess(), frozen=True):
+        network.train()
+        network.layers.dropout.eval()
+        assert torch.allclose(network(x), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_penalty_is_for_one_process(clips):
+    class Two(processes.OneProcess):
+        world_size = 2
+
+    with pytest.raises(il.TrainingError, match="one process, not in 2"):
+        il.train(il.CompactCNN(), clips, [0], [1], fabric=Two(), penalty=lambda *asked: 0)
