@@ -1,9 +1,9 @@
 """What does a network listen to when it recognises an instrument, and is the explanation true?
 
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
-``score``, ``synth``, ``spectrogram``, ``dataset``, ``models``, ``evaluation``, ``training``, ``lrp``,
-``relevance``, ``concepts``, ``naming``, ``truth``, ``truthful``, ``methods``, ``interventions``, ``curated``, ``plots``,
-``explorer``, ``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder),
+``score``, ``synth``, ``spectrogram``, ``variation``, ``dataset``, ``models``, ``evaluation``, ``augmentation``,
+``training``, ``lrp``, ``relevance``, ``concepts``, ``naming``, ``truth``, ``truthful``, ``methods``, ``interventions``,
+``curated``, ``recorded``, ``listening``, ``plots``, ``explorer``, ``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder),
 ``processes`` (one process or several) and ``results`` (kept as JSON). The names below are offered here too.
 """
 
@@ -22,12 +22,14 @@ _LAZY = {
     "score": ("Note", "Score", "random_score"),
     "synth": ("Playing", "Synth", "find_soundfont"),
     "spectrogram": ("log_mel",),
+    "variation": ("Variation",),
     "dataset": ("ClipDataset", "clip_score", "generate"),
     "models": (
-        *("ARCHITECTURES", "CompactCNN", "OriginalCNN", "layer_table"),
+        *("ARCHITECTURES", "CompactCNN", "OriginalCNN", "RobustCNN", "layer_table"),
         *("add_info", "load_model", "model_info", "models_info", "save_model"),
     ),
     "evaluation": ("bootstrap_f1", "f1_scores", "predict", "test_scores"),
+    "augmentation": ("Augmentation",),
     "training": ("TrainSettings", "describe_run", "positive_weights", "train"),
     "relevance": ("relevance",),
     "lrp": (),
@@ -38,6 +40,8 @@ _LAZY = {
     "methods": (),
     "interventions": (),
     "curated": ("curated_clips",),
+    "recorded": ("recorded_notes",),
+    "listening": (),
     "report": (),
     "results": (),
     "plots": (),

@@ -33,6 +33,7 @@ from .memory import keep_freed_memory
 from .score import Score, random_score
 from .spectrogram import N_FRAMES, N_MELS
 from .synth import Synth, check_soundfont, find_soundfont, fluidsynth_version, soundfont_sha256
+from .variation import Lot, Variation, draw, render
 
 SPLITS = {"train": 0, "test": 1}
 SHARD = 50  # clips a shard: one to two seconds of work, so little is lost and the bar moves
@@ -48,6 +49,11 @@ def clip_score(index: int, seed: int = 0, split: str = "train") -> Score:
     return random_score(np.random.default_rng([seed, SPLITS[split], index]))
 
 
+def clip_lot(variation: Variation, index: int, seed: int = 0, split: str = "train") -> Lot:
+    """How one clip of a varied dataset is played, drawn anew from its address."""
+    return draw(clip_score(index, seed, split), variation, (seed, SPLITS[split], index))
+
+
 def generate(
     path: str | os.PathLike,
     n_clips: int,
@@ -56,6 +62,7 @@ def generate(
     n_jobs: int = -1,
     soundfont: str | os.PathLike | None = None,
     progress: bool = True,
+    variation: Variation | None = None,
 ) -> ClipDataset:
     """Generate a dataset, or what is missing of it, and return it.
 
@@ -76,6 +83,8 @@ def generate(
         By default as for :class:`instr_lib.Synth`.
     progress : bool
         Show a progress bar.
+    variation : Variation, optional
+        How the clips are played, see :mod:`instr_lib.variation`; it says by which soundfonts, too.
 
     Raises
     ------
@@ -93,8 +102,10 @@ def generate(
         raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     if n_jobs == 0:
         raise InputError("n_jobs must be 1 or more, or -1 for one a core; not 0")
+    if variation and soundfont:
+        raise InputError("give a soundfont or a variation, not both: a variation names its soundfonts")
     soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
-    settings = _settings(int(seed), split, soundfont)
+    settings = _settings(int(seed), split, soundfont, variation)
     versions = _versions()
     with claimed(path, DatasetError):
         manifest = _open_or_new(path, int(n_clips), settings, versions)
@@ -102,7 +113,8 @@ def generate(
         if missing:
             _check_disk(path, sum(_shard_clips(number, n_clips) for number in missing))
             work = (
-                joblib.delayed(_render_shard)(number, n_clips, settings, versions, str(soundfont)) for number in missing
+                joblib.delayed(_render_shard)(number, n_clips, settings, versions, variation or str(soundfont))
+                for number in missing
             )
             done = n_clips - sum(_shard_clips(number, n_clips) for number in missing)
             with tqdm(total=n_clips, initial=done, desc=f"{split} clips", unit="clip", disable=not progress) as bar:
@@ -115,14 +127,14 @@ def generate(
     return ClipDataset(path, check=False)  # each shard was hashed when it was found or written
 
 
-def _settings(seed: int, split: str, soundfont: Path) -> dict:
-    return {
-        "seed": seed,
-        "split": split,
-        "shard": SHARD,
-        "soundfont": {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)},
-        **_constants(),
-    }
+def _settings(seed: int, split: str, soundfont: Path, variation: Variation | None) -> dict:
+    settings = {"seed": seed, "split": split, "shard": SHARD, **_constants()}
+    settings["soundfont"] = {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)}
+    if variation:
+        fonts = variation.settings()["soundfonts"]
+        settings["soundfont"] = {"name": ", ".join(fonts), "sha256": ", ".join(fonts.values())}
+        settings["variation"] = variation.settings()
+    return settings
 
 
 def _versions() -> dict:
@@ -147,10 +159,10 @@ def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> di
         _write_json(path / MANIFEST, manifest)
         return manifest
     manifest = _read_manifest(path)
-    for name, wanted in settings.items():
-        if manifest[name] != wanted:
+    for name, wanted in {"variation": None, **settings}.items():
+        if manifest.get(name) != wanted:
             raise DatasetError(
-                f"{path} was made with {name} = {manifest[name]!r}, not {wanted!r}: choose another folder or "
+                f"{path} was made with {name} = {manifest.get(name)!r}, not {wanted!r}: choose another folder or "
                 "delete this one"
             )
     if manifest["n_clips"] > n_clips:
@@ -196,25 +208,33 @@ def _worker_synth(soundfont: str) -> Synth:
 
 
 def _render_shard(
-    number: int, n_clips: int, settings: dict, versions: dict, soundfont: str
+    number: int, n_clips: int, settings: dict, versions: dict, played: str | Variation
 ) -> tuple[int, np.ndarray, list[list[int]]]:
-    """In a worker: the clips of one shard, uint8 (clips, 128, 431), and their labels."""
+    """In a worker: the clips of one shard, uint8 (clips, 128, 431), and their labels. Played by a soundfont, or varied."""
     # A worker may be another machine, on which the same score must not sound different.
-    if _versions() != versions or soundfont_sha256(Path(soundfont)) != settings["soundfont"]["sha256"]:
+    varied = isinstance(played, Variation)
+    same = played.settings() == settings["variation"] if varied else _soundfont_is(played, settings)
+    if _versions() != versions or not same:
         raise DatasetError(
-            f"the worker on {platform.node()} has {_versions()} and another {soundfont} or other versions than "
+            f"the worker on {platform.node()} has {_versions()} and another {played} or other versions than "
             f"{versions}: install the same on every machine"
         )
     keep_freed_memory()
     with _one_at_a_time:  # a cluster's worker may run this in several threads; they share one synth
-        synth = _worker_synth(soundfont)
+        synth = None if varied else _worker_synth(played)
     labels = []
     mels = np.empty((_shard_clips(number, n_clips), N_MELS, N_FRAMES), np.uint8)
     for row in range(len(mels)):
-        score = clip_score(number * SHARD + row, settings["seed"], settings["split"])
-        mels[row] = spectrogram.quantise(spectrogram.log_mel(synth.render(score)))
+        address = (number * SHARD + row, settings["seed"], settings["split"])
+        score = clip_score(*address)
+        sound = render(clip_lot(played, *address)) if varied else synth.render(score)
+        mels[row] = spectrogram.quantise(spectrogram.log_mel(sound))
         labels.append(list(score.instruments))
     return number, mels, labels
+
+
+def _soundfont_is(path: str, settings: dict) -> bool:
+    return soundfont_sha256(Path(path)) == settings["soundfont"]["sha256"]
 
 
 def _write_shard(path: Path, number: int, mels: np.ndarray, labels: list[list[int]]) -> dict:
@@ -343,7 +363,16 @@ class ClipDataset:
 
     def score(self, index: int) -> Score:
         """The score a clip was rendered from, so that it can be rendered again, as stems or changed."""
-        return clip_score(range(len(self))[index], self.manifest["seed"], self.manifest["split"])
+        lot = self.lot(index)
+        return lot.score if lot else clip_score(*self._address(index))
+
+    def lot(self, index: int) -> Lot | None:
+        """How a clip of a varied dataset is played, for :func:`instr_lib.variation.render_stems`; None of a plain one."""
+        about = self.manifest.get("variation")
+        return clip_lot(Variation(**about), *self._address(index)) if about else None
+
+    def _address(self, index: int) -> tuple[int, int, str]:
+        return range(len(self))[index], self.manifest["seed"], self.manifest["split"]
 
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the training and validation parts, 80 to 20 as in the report.

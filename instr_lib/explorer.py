@@ -6,13 +6,15 @@ import base64
 import functools
 import html
 import io
+import tempfile
+from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 import torch
-from IPython.display import HTML
+from IPython.display import HTML, display
 
 from . import plots
 from .concepts import ChannelStats, channel_relevance, concept_relevance, convolutions, crop_sound, references
@@ -21,6 +23,7 @@ from .dataset import ClipDataset
 from .errors import InstrError
 from .evaluation import predict
 from .instruments import INSTRUMENTS
+from .listening import read
 from .relevance import relevance
 from .score import random_score
 from .spectrogram import check_audio, log_mel
@@ -223,3 +226,29 @@ def relevance_panel(
         widgets.BoundedIntText(0, 0, 10**4, description="channel"),
     ]
     return _panel(controls, content)
+
+
+def recording_panel(models: dict[str, torch.nn.Module]) -> widgets.VBox:
+    """A panel to upload a recording or a MIDI file and see, window by window, what a network hears in it, and why.
+
+    Parameters
+    ----------
+    models : dict of str to network
+    """
+    from .explorer_page import recording_page  # it imports this module
+
+    upload = widgets.FileUpload(accept="audio/*,.flac,.ogg,.mid,.midi", description="recording")
+
+    def content(files, name):
+        if not files:
+            return [widgets.HTML("<p>Upload WAV, FLAC, OGG, MP3 or MIDI of at most 10 minutes and 100 MB.</p>")]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "recording"
+            path.write_bytes(files[0]["content"])
+            recording = read(path, files[0]["name"])
+        out = widgets.Output()
+        with out:  # here a script in the page runs, which in a widget's HTML it would not
+            display(recording_page(models[name], recording))
+        return [out]
+
+    return _panel([upload, widgets.Dropdown(options=list(models), description="network")], content)

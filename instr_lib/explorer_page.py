@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -19,18 +20,20 @@ import torch
 from IPython.display import HTML
 from matplotlib.colors import to_rgb
 from PIL import Image
+from tqdm.auto import tqdm
 
 from . import plots
 from .concepts import channel_relevance, check_channels, concept_relevance
 from .curated import CuratedClip
 from .errors import InputError, SynthError
-from .evaluation import predict
+from .evaluation import THRESHOLD, predict
 from .explorer import sound_url
 from .instruments import INSTRUMENTS
+from .listening import Heard, Recording, listen
 from .relevance import relevance
 from .score import CLIP_SECONDS
 from .spectrogram import N_FRAMES, N_MELS, band_frequencies, quantise
-from .synth import Synth
+from .synth import SAMPLE_RATE, Synth
 from .truth import ownership
 
 QUALITY = 45  # of the pictures, 0 to 100
@@ -71,6 +74,111 @@ def page(
         synth = Synth()
     except SynthError:  # without a soundfont nobody owns a cell, and the page does not speak of it
         synth = None
+    return _section([_clip(model, clip, layer, n_channels, names or {}, synth) for clip in clips], first)
+
+
+def recording_page(model: torch.nn.Module, recording: Recording, progress: bool = True) -> HTML:
+    """The explorer over a recording of one's own, a window of 5 s at a time, with a timeline of what is heard.
+
+    Parameters
+    ----------
+    model : network
+    recording : Recording, from :func:`instr_lib.listening.read`
+    progress : bool, show a progress bar
+    """
+    heard = listen(model, recording)
+    windows = zip(recording.windows(), heard.starts, heard.mels, heard.probabilities, strict=True)
+    content = [
+        _window(model, sound, start, mel, probabilities)
+        for sound, start, mel, probabilities in tqdm(
+            windows, recording.name, len(heard.starts), unit="window", disable=not progress
+        )
+    ]
+    return _section(content, 0, timeline(heard))
+
+
+def timeline(heard: Heard) -> str:
+    """What is heard along a recording, as SVG: a row an instrument, a column a window, darker for surer."""
+    count, left, row, width = len(heard.starts), 150, 17, 860
+    step, height = (width - left) / count, row * len(INSTRUMENTS)
+    columns, sure = [], []
+    for n, (start, probabilities) in enumerate(zip(heard.starts, heard.probabilities, strict=True)):
+        x = left + n * step
+        cells = "".join(
+            f'<rect x="{x:.1f}" y="{row * i + 1}" width="{max(step - 1, 0.5):.1f}" height="{row - 2}" '
+            f'fill="#0072b2" fill-opacity="{p:.2f}"/>'
+            for i, p in enumerate(probabilities)
+            if p >= 0.02
+        )
+        edge = f'<rect class="ex-edge" x="{x:.1f}" y="0" width="{step:.1f}" height="{height}"/>'
+        columns.append(f'<g class="ex-column"><title>{_clock(start)}: {_heard(probabilities)}</title>{cells}{edge}</g>')
+    for i, instrument in enumerate(INSTRUMENTS):
+        if share := float((heard.probabilities[:, i] > THRESHOLD).mean()):
+            sure.append(f"{instrument.name} in {share:.0%}")
+    labels = "".join(
+        f'<text x="{left - 6}" y="{row * i + 12}" text-anchor="end">{html.escape(instrument.name)}</text>'
+        f'<line x1="{left}" x2="{width}" y1="{row * (i + 1)}" y2="{row * (i + 1)}" stroke="currentColor" stroke-opacity="0.2"/>'
+        for i, instrument in enumerate(INSTRUMENTS)
+    )
+    every = max(1, math.ceil(count / 12))
+    times = "".join(
+        f'<text x="{left + n * step:.1f}" y="{height + 14}">{_clock(heard.starts[n])}</text>' for n in range(0, count, every)
+    )
+    says = f"Timeline of {count} windows. Heard: {', '.join(sure) or 'nothing'} of them."
+    return (
+        f'<svg class="ex-timeline" viewBox="0 0 {width} {height + 20}" role="img" aria-label="{html.escape(says)}">'
+        f"{labels}{''.join(columns)}{times}</svg>"
+    )
+
+
+def document(model: torch.nn.Module, recording: Recording, called: str, progress: bool = True) -> str:
+    """:func:`recording_page` as a whole HTML file that needs nothing else. ``called``: the network's name."""
+    title, body = html.escape(recording.name), recording_page(model, recording, progress).data
+    seconds = len(recording.audio) / SAMPLE_RATE
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>What is heard in '
+        f'{title}</title><meta name="viewport" content="width=device-width, initial-scale=1"><style>{_PAGE_CSS}</style></head>'
+        f"<body><main><h1>{title}</h1><p>{_clock(seconds)} minutes, as the network <em>{html.escape(called)}</em> hears them, "
+        "5 s at a time. It knows twelve instruments and takes all sound for one or more of them, or none. In the timeline, "
+        "darker is surer. Choose a window and instruments: red spoke <em>for</em> the instrument, blue <em>against</em> it; "
+        f"with several instruments, each has its colour.</p>{body}</main></body></html>\n"
+    )
+
+
+_PAGE_CSS = (
+    ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;margin:0}"
+    "main{max-width:56rem;margin:0 auto;padding:1rem}h1{font-size:1.4rem;overflow-wrap:anywhere}"
+)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _heard(probabilities: np.ndarray) -> str:
+    order = [i for i in np.argsort(-probabilities) if probabilities[i] > THRESHOLD]
+    return ", ".join(f"{INSTRUMENTS[i].name} {probabilities[i]:.0%}" for i in order) or "none of the twelve"
+
+
+def _window(model, sound: np.ndarray, start: float, mel: np.ndarray, probabilities: np.ndarray) -> dict:
+    heats = relevance(model, mel[None], range(len(INSTRUMENTS)))
+    limit = plots.heatmap_limit(heats)
+    rows = [quantise(mel), *(_bytes(heat, limit) for heat in heats)]
+    heard = np.flatnonzero(probabilities > THRESHOLD).tolist() or [int(probabilities.argmax())]
+    return {
+        "name": f"{_clock(start)} to {_clock(start + CLIP_SECONDS)}: {_heard(probabilities)}",
+        "plays": heard,  # these are chosen to begin with
+        "unknown": True,  # nobody knows what really plays
+        "probabilities": [round(float(p), 4) for p in probabilities],
+        "own": {},
+        "owners": [],
+        "ways": [],
+        "picture": _picture(rows),
+        "sound": sound_url(sound),
+    }
+
+
+def _section(clips: list[dict], first: int, above: str = "") -> HTML:
     content = {
         "bands": N_MELS,
         "frames": N_FRAMES,
@@ -82,13 +190,13 @@ def page(
             {"name": i.name, "rgb": [round(255 * part) for part in to_rgb(colour)]}
             for i, colour in zip(INSTRUMENTS, _COLOURS, strict=True)
         ],
-        "clips": [_clip(model, clip, layer, n_channels, names or {}, synth) for clip in clips],
+        "clips": clips,
     }
     data = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
     static = resources.files(__package__) / "static"
     style, script = (static.joinpath(f"explorer.{ending}").read_text() for ending in ("css", "js"))
     return HTML(
-        f'<style>{style}</style><section class="ex" aria-label="Explorer of relevance">{_CONTROLS}'
+        f'<style>{style}</style><section class="ex" aria-label="Explorer of relevance">{above}{_CONTROLS}'
         f'<script type="application/json" class="ex-data">{data}</script><script>{script}</script></section>'
     )
 
@@ -116,8 +224,6 @@ def _clip(model, clip: CuratedClip, layer: str, n_channels: int, names: Mapping[
             if len(plays) > 1:
                 owners.append(len(rows))
                 rows.append(np.rint(255 * share).astype(np.uint8))
-    packed = io.BytesIO()
-    Image.fromarray(np.concatenate(rows)).save(packed, "WEBP", quality=QUALITY, method=6)
     return {
         "name": clip.name,
         "plays": plays,
@@ -125,9 +231,16 @@ def _clip(model, clip: CuratedClip, layer: str, n_channels: int, names: Mapping[
         "own": owned,
         "owners": owners,
         "ways": ways,
-        "picture": f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}",
+        "picture": _picture(rows),
         "sound": sound_url(clip.audio),
     }
+
+
+def _picture(rows: list[np.ndarray]) -> str:
+    """Rows uint8 (128, 431) below each other, as a URL that carries a WebP in itself."""
+    packed = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(packed, "WEBP", quality=QUALITY, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
 
 
 def _bytes(heat: np.ndarray, limit: float) -> np.ndarray:

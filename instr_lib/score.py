@@ -31,6 +31,7 @@ MAX_NOTES = 5  # an instrument
 MAX_INSTRUMENTS = 4
 LEAD_IN = 0.5  # the first note of a clip starts within this many seconds
 
+MIDI_MAGIC = b"MThd"  # how a Standard MIDI File begins
 _PERCUSSION = 9  # MIDI channel 10, where General MIDI keeps the drums
 
 
@@ -129,7 +130,7 @@ class Score:
         name = str(file) if isinstance(file, (str, os.PathLike)) else str(getattr(file, "name", None) or "the MIDI file")
         if isinstance(file, mido.MidiFile):
             name = str(file.filename or "the MIDI file")
-        midi = file if isinstance(file, mido.MidiFile) else _read_midi(file, name)
+        midi = file if isinstance(file, mido.MidiFile) else read_midi(file, name)
         if midi.type == 2:
             raise ScoreError(f"{name} is of MIDI type 2 (independent tracks); export it as type 0 or 1")
         if midi.ticks_per_beat <= 0:
@@ -140,12 +141,13 @@ class Score:
             raise ScoreError(f"{name}: {error}") from None
 
 
-def _read_midi(file, name: str) -> mido.MidiFile:
+def read_midi(file: str | os.PathLike | BinaryIO, name: str) -> mido.MidiFile:
+    """A Standard MIDI File from its path, or an open binary file. Raises ScoreError, which names it, if it is damaged."""
     try:
         data = file.read() if hasattr(file, "read") else Path(file).read_bytes()
     except OSError as error:
         raise ScoreError(f"{name} cannot be read: {error.strerror}; check the path") from None
-    if not data.startswith(b"MThd"):
+    if not data.startswith(MIDI_MAGIC):
         what = "is empty" if not data else "is not a MIDI file"
         raise ScoreError(f"{name} {what}: a Standard MIDI File begins with 'MThd'")
     try:
@@ -153,6 +155,29 @@ def _read_midi(file, name: str) -> mido.MidiFile:
     except Exception as error:  # mido lets EOFError, KeySignatureError, ValueError, IndexError … through
         raise ScoreError(f"{name} is damaged or cut short ({error or type(error).__name__}); export it again") from None
     return midi
+
+
+class Event(NamedTuple):
+    """What a player of MIDI does at a moment, in seconds: ``kind`` and two numbers of a channel message."""
+
+    time: float
+    kind: str
+    channel: int
+    first: int
+    second: int
+
+
+def midi_events(midi: mido.MidiFile) -> list[Event]:
+    """All channel messages of a MIDI file of any length, on the common clock, whatever the instruments are."""
+    now, found = 0.0, []
+    fields = {"note_on": ("note", "velocity"), "note_off": ("note", "velocity"), "control_change": ("control", "value")}
+    fields |= {"program_change": ("program", None), "pitchwheel": ("pitch", None)}
+    for message in midi:
+        now += message.time
+        if message.type in fields:
+            first, second = (getattr(message, name) if name else 0 for name in fields[message.type])
+            found.append(Event(now, message.type, message.channel, first, second))
+    return found
 
 
 def _notes(midi: mido.MidiFile):

@@ -15,16 +15,17 @@ import os
 import struct
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import ScoreError, SoundfontError, SynthError
 from .instruments import INSTRUMENTS, instrument_index
-from .score import CLIP_SECONDS, Note, Score
+from .score import CLIP_SECONDS, Event, Note, Score
 
 SAMPLE_RATE = 44_100
 CLIP_SAMPLES = int(CLIP_SECONDS * SAMPLE_RATE)
@@ -41,6 +42,7 @@ _DRUMS = (128, 0)  # bank and program that channel 10 is given when a font is at
 GENERATORS = {
     "vibLfoToPitch": 6,
     "initialFilterFc": 8,
+    "initialFilterQ": 9,
     "freqVibLFO": 24,
     "delayVibLFO": 23,
     "delayVolEnv": 33,
@@ -50,29 +52,66 @@ GENERATORS = {
     "sustainVolEnv": 37,
     "releaseVolEnv": 38,
     "initialAttenuation": 48,
+    "fineTune": 52,
 }
 BEND_RANGE = 2.0  # semitones up and down that a pitch bend reaches
 _BEND_STEP = 0.01  # seconds between two values of a bend
 
-_PLACES = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/sounds/sf2", "~/.local/share/soundfonts")
+
+class Soundfont(NamedTuple):
+    """A General MIDI soundfont that Debian and Ubuntu have: its file, the package that it is in, and its licence."""
+
+    file: str
+    package: str
+    licence: str
+
+
+# Five that have no recording in common, as far as their bytes tell (chapter 9 looks). The published networks were trained
+# on the first, or (the robust one) on all but TimGM6mb, which is kept for the test.
+SOUNDFONTS = {
+    "FluidR3": Soundfont("FluidR3_GM.sf2", "fluid-soundfont-gm", "MIT"),
+    "GeneralUser": Soundfont("GeneralUser-v1.47.sf2", "minuet-data", "GeneralUser GS licence 2.0"),
+    "A320U": Soundfont("A320U.sf2", "denemo-data", "GPL-3+"),
+    "OPL3": Soundfont("OPL-3_FM_128M.sf2", "opl3-soundfont", "CC BY-SA 3.0"),
+    "TimGM6mb": Soundfont("TimGM6mb.sf2", "timgm6mb-soundfont", "GPL-2"),
+}
+_PLACES = (
+    "/usr/share/sounds/sf2",
+    "/usr/share/soundfonts",
+    "/usr/local/share/sounds/sf2",
+    "/usr/share/minuet/soundfonts",
+    "~/.local/share/soundfonts",
+)
 _REMEDY = "install it (Debian, Ubuntu: 'apt-get install fluid-soundfont-gm') or point INSTR_SOUNDFONT at an .sf2 file"
 
 
-def find_soundfont() -> Path:
-    """Path of ``$INSTR_SOUNDFONT`` or, without it, of the FluidR3_GM.sf2 found on this machine.
+def find_soundfont(name: str | None = None) -> Path:
+    """Path of a soundfont: by default of ``$INSTR_SOUNDFONT`` or, without it, of the FluidR3_GM.sf2 found on this machine.
+
+    Parameters
+    ----------
+    name : str, optional
+        One of ``SOUNDFONTS``, wherever ``$INSTR_SOUNDFONT`` points; but ``"FluidR3"`` means the default.
 
     Raises
     ------
     SoundfontError
-        If there is none; the message says what to install.
+        If there is none, or no such name; the message says what to install.
     """
-    if os.environ.get("INSTR_SOUNDFONT"):
+    name = name or "FluidR3"
+    if name not in SOUNDFONTS:
+        raise SoundfontError(f"no soundfont is called {name!r}: choose among {', '.join(SOUNDFONTS)}, or give a path")
+    if name == "FluidR3" and os.environ.get("INSTR_SOUNDFONT"):
         return Path(os.environ["INSTR_SOUNDFONT"]).expanduser()
     for place in _PLACES:
-        path = Path(place).expanduser() / "FluidR3_GM.sf2"
+        path = Path(place).expanduser() / SOUNDFONTS[name].file
         if path.is_file():
             return path
-    raise SoundfontError(f"the soundfont FluidR3_GM.sf2 was not found; {_REMEDY}")
+    remedy = _REMEDY
+    if name != "FluidR3":
+        package = SOUNDFONTS[name].package
+        remedy = f"install it (Debian, Ubuntu: 'apt-get install {package}') or put it into {_PLACES[-1]}"
+    raise SoundfontError(f"the soundfont {SOUNDFONTS[name].file} was not found; {remedy}")
 
 
 def check_soundfont(path: str | os.PathLike) -> Path:
@@ -162,18 +201,23 @@ class Playing:
         ``{1: 127}`` turns the modulation wheel all the way up.
     bend : function of seconds since a note's onset (array) to semitones, optional
         Followed anew for each note, in steps of 10 ms, within ``BEND_RANGE``.
+    program : int, optional
+        Another General MIDI program than the instrument's own, 0 to 127: another make of it.
 
     Raises
     ------
     SynthError
-        If a generator or controller does not exist.
+        If a generator, controller or program does not exist.
     """
 
     generators: Mapping[str, float] = field(default_factory=dict)
     controllers: Mapping[int, int] = field(default_factory=dict)
     bend: Callable[[np.ndarray], np.ndarray] | None = None
+    program: int | None = None
 
     def __post_init__(self):
+        if self.program is not None and self.program not in range(128):
+            raise SynthError(f"program {self.program} does not exist: it is a whole number from 0 to 127")
         for name in self.generators:
             if name not in GENERATORS:
                 raise SynthError(f"{name!r} is no generator we know: use one of {', '.join(GENERATORS)}")
@@ -236,6 +280,7 @@ class Synth:
             raise SoundfontError(f"the soundfont {self.soundfont} lacks {names}; use a General MIDI soundfont")
         # Attaching a font selects the drums on channel 10; unpinned they would be read each time (7 ms).
         lib.pin_preset(self._home, number, *_DRUMS)
+        self._pinned = {i.program for i in INSTRUMENTS}
         self._font = fs.fluid_synth_get_sfont_by_id(self._home, number)
         lib.remove_sfont(self._home, self._font)
         self._finalizer = weakref.finalize(self, self._delete, lib, self._settings, self._home, self._font)
@@ -281,6 +326,59 @@ class Synth:
         """
         return self.render_stems(score, playing).sum(axis=0)
 
+    def render_events(self, events: Iterable[Event], seconds: float) -> np.ndarray:
+        """The sound of a whole piece, all programs and drums of the soundfont at once, as :func:`score.midi_events` tells it.
+
+        Parameters
+        ----------
+        events : Event, by time
+        seconds : float, how long it sounds
+
+        Returns
+        -------
+        float32 (samples,), mono
+        """
+        lib = _fluidsynth()
+        fs = lib.module
+        frames = -(-round(seconds * SAMPLE_RATE) // _BLOCK) * _BLOCK
+        left, right = np.zeros((2, frames), np.float32)
+        act = {
+            "note_on": lambda s, e: fs.fluid_synth_noteon(s, e.channel, e.first, e.second),
+            "note_off": lambda s, e: fs.fluid_synth_noteoff(s, e.channel, e.first),
+            "control_change": lambda s, e: fs.fluid_synth_cc(s, e.channel, e.first, e.second),
+            "program_change": lambda s, e: fs.fluid_synth_program_change(s, e.channel, e.first),
+            "pitchwheel": lambda s, e: fs.fluid_synth_pitch_bend(s, e.channel, e.first + 8192),
+        }
+        with self._lock:
+            synth = fs.new_fluid_synth(self._settings)
+            lib.add_sfont(synth, self._font)
+            for channel in range(16):  # General MIDI begins with pianos, and drums on channel 10
+                fs.fluid_synth_program_change(synth, channel, 0)
+            try:
+                now = 0
+                for event in [*events, None]:
+                    frame = frames if event is None else min(_to_block(event.time), frames)
+                    if frame > now:
+                        lib.write_float(synth, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
+                        now = frame
+                    if event is not None:
+                        act[event.kind](synth, event)
+            finally:
+                lib.remove_sfont(synth, self._font)
+                fs.delete_fluid_synth(synth)
+        return ((left + right) / 2)[: round(seconds * SAMPLE_RATE)]
+
+    def _pin(self, program: int):
+        """Keep one more program's samples in memory; without that they would be read for each stem."""
+        lib = _fluidsynth()
+        number = lib.add_sfont(self._home, self._font)
+        try:
+            if lib.pin_preset(self._home, number, 0, program) != 0:
+                raise SoundfontError(f"the soundfont {self.soundfont} lacks program {program}; use a General MIDI soundfont")
+        finally:
+            lib.remove_sfont(self._home, self._font)
+        self._pinned.add(program)
+
     def _render_into(self, stem: np.ndarray, score: Score, index: int, playing: Playing):
         events = []  # (frame, kind, ...): at the same frame a note ends, then the pitch bends, then the next note starts
         for note in score.notes:
@@ -289,15 +387,18 @@ class Synth:
                 events.append((_to_block(note.end), _OFF, note.pitch, 0))
                 if playing.bend is not None:
                     events += _bends(note, playing.bend)
+        program = INSTRUMENTS[index].program if playing.program is None else playing.program
         lib = _fluidsynth()
         fs = lib.module
         left, right = np.empty((2, _BLOCKS * _BLOCK), np.float32)
         with self._lock:
+            if program not in self._pinned:
+                self._pin(program)
             synth = fs.new_fluid_synth(self._settings)
             number = lib.add_sfont(synth, self._font)
             try:
-                if fs.fluid_synth_program_select(synth, 0, number, 0, INSTRUMENTS[index].program) != 0:
-                    raise SoundfontError(f"the soundfont {self.soundfont} lacks {INSTRUMENTS[index].name}")
+                if fs.fluid_synth_program_select(synth, 0, number, 0, program) != 0:
+                    raise SoundfontError(f"the soundfont {self.soundfont} lacks program {program}")
                 for controller, value in playing.controllers.items():
                     fs.fluid_synth_cc(synth, 0, controller, value)
                 for name, offset in playing.generators.items():

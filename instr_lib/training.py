@@ -89,6 +89,7 @@ def train(
     progress: bool = True,
     fabric=None,
     penalty: Callable | None = None,
+    augment: Callable | None = None,
 ) -> list[dict]:
     """Train a network in place; it ends in eval mode with the weights of its best validation epoch.
 
@@ -114,6 +115,9 @@ def train(
         Called with the network, ``ds``, a batch of clips and their spectrograms; what it returns is added to the
         loss, summed over clips. Its ``repr`` tells one run from another. In one process only, for a network that has
         learned already: its batch normalisation keeps its means and variances, which relevance rests on.
+    augment : optional, such as :class:`instr_lib.augmentation.Augmentation`
+        Called with the spectrograms and labels of a batch to learn from, it returns others. Its ``repr`` tells one run
+        from another.
 
     Returns
     -------
@@ -143,6 +147,8 @@ def train(
         # A run that starts from learned weights is another one.
         first = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in model.parameters())).hexdigest()
         identity |= {"penalty": repr(penalty), "from": first}
+    if augment:
+        identity["augment"] = repr(augment)
     identity["clips"] = [hashlib.sha256(np.asarray(i, np.int64).tobytes()).hexdigest() for i in (train_index, val_index)]
     checkpoint = Path(run) / "checkpoint.safetensors" if run else None
     writes, steps = fabric.global_rank == 0, -(-len(train_index) // settings.batch_size)
@@ -161,7 +167,7 @@ def train(
         def loss_of(batch):
             share = batch[fabric.global_rank :: fabric.world_size]
             # Shares may differ by a clip; the mean over processes is still the mean over the batch.
-            loss = _loss(network, ds, share, weights, fabric, penalty)[0]
+            loss = _loss(network, ds, share, weights, fabric, penalty, augment)[0]
             return loss * fabric.world_size / len(batch)
 
         def tell(loss):
@@ -209,13 +215,22 @@ def one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell) -> list
     return losses
 
 
-def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict], penalty: Callable | None = None) -> dict:
+def describe_run(
+    ds: ClipDataset,
+    settings: TrainSettings,
+    history: list[dict],
+    penalty: Callable | None = None,
+    augment: Callable | None = None,
+) -> dict:
     """What there is to know about a finished run, for :func:`instr_lib.models.save_model`."""
     best = history[-1] if penalty else max(history, key=lambda row: row["val_f1"])
     return {
         "data": {key: ds.manifest[key] for key in ("n_clips", "seed", "split", "soundfont", "versions")}
+        | ({"variation": ds.manifest["variation"]} if "variation" in ds.manifest else {})
         | {"fingerprint": ds.fingerprint},
-        "settings": asdict(settings) | ({"penalty": repr(penalty)} if penalty else {}),
+        "settings": asdict(settings)
+        | ({"penalty": repr(penalty)} if penalty else {})
+        | ({"augment": repr(augment)} if augment else {}),
         "curve": history,
         "best_epoch": best["epoch"],
         "seconds": round(sum(row["seconds"] for row in history)),
@@ -231,10 +246,12 @@ def describe_run(ds: ClipDataset, settings: TrainSettings, history: list[dict], 
     }
 
 
-def _loss(network, ds, clips, weights, fabric, penalty=None):
+def _loss(network, ds, clips, weights, fabric, penalty=None, augment=None):
     """Each clip's loss, the mean over instruments and any penalty, summed over clips; and the logits (n, 12)."""
     mels = torch.from_numpy(dequantise(ds.stored(clips)))[:, None].to(fabric.device)  # (n, 1, 128, 431)
     labels = torch.from_numpy(ds.labels[clips]).to(fabric.device)  # (n, 12)
+    if augment:
+        mels, labels = augment(mels, labels)
     with fabric.autocast():
         logits = network(mels).float()
     losses = binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none")

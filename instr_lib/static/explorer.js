@@ -7,6 +7,8 @@
   var $ = function (name) { return root.querySelector(".ex-" + name); };
   var clipBox = $("clip"), wayBox = $("way"), opacityBox = $("opacity"), canvas = $("picture"), sound = $("sound");
   var boxes = Array.prototype.slice.call(root.querySelectorAll(".ex-instruments input"));
+  // Of a recording in windows: one column of its timeline each.
+  var columns = Array.prototype.slice.call(root.querySelectorAll(".ex-column"));
   var context = canvas.getContext("2d", { willReadFrequently: true });
   var clip = null, pixels = null, cell = null, loading = 0;
 
@@ -55,8 +57,8 @@
       if (wayBox.value !== "") {
         return text + " through " + clip.ways[+wayBox.value].text + ".";
       }
-      text += plays ? " plays" : " does not play";
-      text += ", the network says " + percent(clip.probabilities[i]);
+      text += clip.unknown ? ": " : plays ? " plays, " : " does not play, ";
+      text += "the network says " + percent(clip.probabilities[i]);
       if (plays && clip.own[i] != null && clip.plays.length > 1) {
         text += "; " + percent(clip.own[i]) + " of what speaks for it lies on cells where it has most of the power";
       }
@@ -78,7 +80,7 @@
       text += "; " + data.instruments[m[0]].name + ": " + (v === 0 ? "no relevance" :
         Math.round(100 * v * v) + " % of the scale " + (v > 0 ? "for" : "against"));
     });
-    var owners = clip.plays.map(function (i, n) { return [i, row(clip.owners[n])[at] / 255]; });
+    var owners = clip.owners.map(function (number, n) { return [clip.plays[n], row(number)[at] / 255]; });
     if (owners.length > 1 && row(0)[at] > 2) {
       text += "; the power is " + list(owners.filter(function (o) { return o[1] > 0.02; }).map(function (o) {
         return percent(o[1]) + " " + data.instruments[o[0]].name;
@@ -103,8 +105,9 @@
       var i = +box.value;
       box.checked = clip.plays.indexOf(i) >= 0;
       box.parentElement.querySelector(".ex-chance").textContent =
-        (clip.plays.indexOf(i) >= 0 ? " ♪ " : " ") + percent(clip.probabilities[i]);
+        (clip.plays.indexOf(i) >= 0 && !clip.unknown ? " ♪ " : " ") + percent(clip.probabilities[i]);
     });
+    columns.forEach(function (column, n) { column.classList.toggle("ex-now", n === index); });
     sound.src = clip.sound;
     sound.setAttribute("aria-label", clip.name);
     playhead();
@@ -132,6 +135,15 @@
   data.clips.forEach(function (c, n) { clipBox.add(new Option(c.name, n)); });
   clipBox.value = data.first;
   clipBox.addEventListener("change", function () { load(+clipBox.value); });
+  function go(index, play) {
+    clipBox.value = index;
+    load(index);
+    if (play) sound.play();
+  }
+  columns.forEach(function (column, n) { column.addEventListener("click", function () { go(n, !sound.paused); }); });
+  if (columns.length) sound.addEventListener("ended", function () {
+    if (+clipBox.value + 1 < columns.length) go(+clipBox.value + 1, true); // the recording goes on
+  });
   boxes.forEach(function (box) { box.addEventListener("change", function () { wayBox.value = ""; draw(); }); });
   wayBox.addEventListener("change", draw);
   opacityBox.addEventListener("input", draw);

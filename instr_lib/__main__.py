@@ -1,0 +1,74 @@
+"""``python -m instr_lib explain recording.wav``: what a network hears in a recording, as one page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .errors import InstrError
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m instr_lib", description="What does a network hear in a recording, and why?")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    explain = commands.add_parser(
+        "explain",
+        help="write a page that shows, 5 s at a time, which instruments are heard, how sure, and what speaks for each",
+        description="Write one self-contained page about a recording: which of the twelve instruments a network hears along "
+        "time, how sure it is, and which part of the sound speaks for each, with the sound. It opens in any browser, with no "
+        "network.",
+        epilog="example: python -m instr_lib explain song.mp3 --out song.html. Exit status: 0 when the page is written, "
+        "2 when the recording cannot be used (one sentence says why, and nothing is written), 130 when it was interrupted.",
+    )
+    explain.add_argument(
+        "recording", help="WAV, FLAC, OGG, MP3 (mono or stereo, any usual rate) or MIDI; at most 10 minutes and 100 MB"
+    )
+    explain.add_argument(
+        "--model", default="robust", help="robust (the default), compact, original, or a .safetensors file of ours"
+    )
+    explain.add_argument("--out", type=Path, help="the page (default: the recording's name with the ending .html, in this folder)")
+    explain.add_argument("--force", action="store_true", help="write over a page that exists")
+    explain.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args()
+
+
+def _explain(arguments: argparse.Namespace) -> str:
+    out = arguments.out or Path(Path(arguments.recording).resolve().name or "report").with_suffix(".html")
+    if out.is_dir():
+        raise InstrError(f"{out} is a folder: name a file with --out")
+    if not out.parent.is_dir():
+        raise InstrError(f"there is no folder {out.parent}: make it, or choose another with --out")
+    if out.exists() and not arguments.force:
+        raise InstrError(f"{out} exists already: choose another with --out, or write over it with --force")
+    from . import explorer_page, listening, models  # seconds, which --help and a wrong path need not wait for
+
+    recording = listening.read(arguments.recording)
+    model = models.load_model(arguments.model)
+    page = explorer_page.document(model, recording, Path(arguments.model).stem, not arguments.quiet)
+    part = out.with_name(out.name + ".part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InstrError(f"{out} cannot be written ({error.strerror}): choose another place with --out") from None
+    return f"{out}: {len(recording.windows())} windows of 5 s, {out.stat().st_size / 1e6:.1f} MB"
+
+
+def main() -> int:
+    """Run the command line. Returns the exit status."""
+    try:
+        print(_explain(_arguments()))
+    except InstrError as error:
+        print(f"instr_lib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("instr_lib: stopped, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
