@@ -21,10 +21,12 @@ export PYTHONUTF8 = 1
 .PHONY: book test lab bench clean setup
 
 book: setup
+	@$(if $(filter full seeds,$(PROFILE)),$(PYTHON) book/setup.py soundfonts)
 	@$(VENV_PYTHON) book/build.py --profile $(PROFILE)
 
 test: setup
 	@$(PYTHON) book/setup.py browser
+	@$(PYTHON) book/setup.py soundfonts
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
 
 lab: setup

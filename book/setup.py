@@ -172,11 +172,33 @@ def is_venv_of(home):
 
 def browser():
     """Install Chromium, in which tests open the pages. Where that cannot be, these tests are skipped and say why."""
+    if not shutil.which("chromium"):
+        install_if_one_may(["chromium"])
+
+
+# Files of the soundfonts that chapter 9 compares with FluidR3, and the Debian packages that they are in.
+OTHER_SOUNDFONTS = {
+    "/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2": "minuet-data",
+    "/usr/share/sounds/sf2/A320U.sf2": "denemo-data",
+    "/usr/share/sounds/sf2/OPL-3_FM_128M.sf2": "opl3-soundfont",
+    "/usr/share/sounds/sf2/TimGM6mb.sf2": "timgm6mb-soundfont",
+}
+
+
+def soundfonts():
+    """Install what chapter 9 computes anew with. Where that cannot be, it leaves out what needs them, and says so."""
+    missing = [package for file, package in OTHER_SOUNDFONTS.items() if not Path(file).is_file()]
+    if missing:
+        install_if_one_may(missing)
+
+
+def install_if_one_may(packages):
+    """Install Debian packages; where one may not, or it fails, say so and go on."""
     prefix = sudo()
-    if shutil.which("chromium") or prefix is None:
+    if prefix is None:
         return
     try:
-        install_packages(["chromium"], prefix)
+        install_packages(packages, prefix)
     except SystemExit as problem:
         print(problem)
 
@@ -202,6 +224,6 @@ def main():
 
 if __name__ == "__main__":
     try:
-        browser() if sys.argv[1:] == ["browser"] else main()
+        {"browser": browser, "soundfonts": soundfonts}.get(sys.argv[-1], main)()
     except KeyboardInterrupt:
         sys.exit("\nsetup: stopped; run make again to go on")

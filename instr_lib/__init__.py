@@ -3,8 +3,8 @@
 The modules follow the way of the data; each imports only from those before it: ``instruments``,
 ``score``, ``synth``, ``spectrogram``, ``variation``, ``dataset``, ``models``, ``evaluation``, ``augmentation``,
 ``training``, ``lrp``, ``relevance``, ``concepts``, ``naming``, ``truth``, ``truthful``, ``methods``, ``interventions``,
-``curated``, ``recorded``, ``listening``, ``plots``, ``explorer``, ``explorer_page``. Beside the way lie ``errors``, ``memory``, ``folders`` (one writer a folder),
-``processes`` (one process or several) and ``results`` (kept as JSON). The names below are offered here too.
+``curated``, ``listening``, ``recorded``, ``plots``, ``explorer``, ``explorer_page``. Beside the way lie ``errors``,
+``memory``, ``folders`` (one writer a folder), ``processes`` (one process or several) and ``results`` (kept as JSON). The names below are offered here too.
 """
 
 import sys

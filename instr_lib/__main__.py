@@ -16,9 +16,8 @@ def _arguments() -> argparse.Namespace:
     explain = commands.add_parser(
         "explain",
         help="write a page that shows, 5 s at a time, which instruments are heard, how sure, and what speaks for each",
-        description="Write one self-contained page about a recording: which of the twelve instruments a network hears along "
-        "time, how sure it is, and which part of the sound speaks for each, with the sound. It opens in any browser, with no "
-        "network.",
+        description="Write one page about a recording: which of the twelve instruments a network hears along time, how sure "
+        "it is, and which part of the sound speaks for each, with the sound. It opens in any browser, offline too.",
         epilog="example: python -m instr_lib explain song.mp3 --out song.html. Exit status: 0 when the page is written, "
         "2 when the recording cannot be used (one sentence says why, and nothing is written), 130 when it was interrupted.",
     )
@@ -28,7 +27,9 @@ def _arguments() -> argparse.Namespace:
     explain.add_argument(
         "--model", default="robust", help="robust (the default), compact, original, or a .safetensors file of ours"
     )
-    explain.add_argument("--out", type=Path, help="the page (default: the recording's name with the ending .html, in this folder)")
+    explain.add_argument(
+        "--out", type=Path, help="the page (default: the recording's name with the ending .html, in this folder)"
+    )
     explain.add_argument("--force", action="store_true", help="write over a page that exists")
     explain.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args()

@@ -117,12 +117,13 @@ def timeline(heard: Heard) -> str:
             sure.append(f"{instrument.name} in {share:.0%}")
     labels = "".join(
         f'<text x="{left - 6}" y="{row * i + 12}" text-anchor="end">{html.escape(instrument.name)}</text>'
-        f'<line x1="{left}" x2="{width}" y1="{row * (i + 1)}" y2="{row * (i + 1)}" stroke="currentColor" stroke-opacity="0.2"/>'
+        f'<path d="M{left} {row * (i + 1)}H{width}" stroke="currentColor" stroke-opacity="0.2"/>'
         for i, instrument in enumerate(INSTRUMENTS)
     )
     every = max(1, math.ceil(count / 12))
     times = "".join(
-        f'<text x="{left + n * step:.1f}" y="{height + 14}">{_clock(heard.starts[n])}</text>' for n in range(0, count, every)
+        f'<text x="{left + n * step:.1f}" y="{height + 14}">{_clock(heard.starts[n])}</text>'
+        for n in range(0, count, every)
     )
     says = f"Timeline of {count} windows. Heard: {', '.join(sure) or 'nothing'} of them."
     return (
@@ -137,10 +138,10 @@ def document(model: torch.nn.Module, recording: Recording, called: str, progress
     seconds = len(recording.audio) / SAMPLE_RATE
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>What is heard in '
-        f'{title}</title><meta name="viewport" content="width=device-width, initial-scale=1"><style>{_PAGE_CSS}</style></head>'
-        f"<body><main><h1>{title}</h1><p>{_clock(seconds)} minutes, as the network <em>{html.escape(called)}</em> hears them, "
-        "5 s at a time. It knows twelve instruments and takes all sound for one or more of them, or none. In the timeline, "
-        "darker is surer. Choose a window and instruments: red spoke <em>for</em> the instrument, blue <em>against</em> it; "
+        f'{title}</title><meta name="viewport" content="width=device-width, initial-scale=1"><style>{_PAGE_CSS}</style>'
+        f"</head><body><main><h1>{title}</h1><p>{_clock(seconds)} minutes, as the network <em>{html.escape(called)}</em> "
+        "hears them, 5 s at a time. It knows twelve instruments and takes all sound for one or more of them, or none. In the "
+        "timeline, darker is surer. Choose a window and instruments: red spoke <em>for</em> it, blue <em>against</em> it; "
         f"with several instruments, each has its colour.</p>{body}</main></body></html>\n"
     )
 

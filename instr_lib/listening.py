@@ -131,7 +131,7 @@ def _decode(path: Path, name: str) -> tuple[np.ndarray, int]:
     flat = top[1:-1] & top[:-2] & top[2:]  # three in a row: a single peak may touch full scale
     if flat.mean() > _CLIPPED:
         raise AudioError(
-            f"{name} is clipped ({flat.mean():.0%} of its samples are stuck at full scale): record it again at a lower level"
+            f"{name} is clipped ({flat.mean():.0%} of its samples are stuck at full scale): record it again, more quietly"
         )
     return audio.mean(1), rate
 
@@ -149,7 +149,10 @@ def levelled(name: str, audio: np.ndarray) -> np.ndarray:
 def _is_cut(data: bytes, kind: str) -> bool:
     """Whether a file ends before it says that it does. libsndfile is silent about it."""
     if kind in ("WAV", "WAVEX") and data[:4] == b"RIFF":
-        return struct.unpack("<I", data[4:8])[0] not in (0, 0xFFFFFFFF) and len(data) + 1 < struct.unpack("<I", data[4:8])[0] + 8
+        return (
+            struct.unpack("<I", data[4:8])[0] not in (0, 0xFFFFFFFF)
+            and len(data) + 1 < struct.unpack("<I", data[4:8])[0] + 8
+        )
     if kind == "OGG":  # the last page says so, and is whole
         page = data.rfind(b"OggS")
         segments = data[page + 27 : page + 27 + data[page + 26]] if len(data) > page + 26 else b""

@@ -183,7 +183,10 @@ def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
     path = Path(path)
     architecture = next((name for name, kind in ARCHITECTURES.items() if type(model) is kind), None)
     if architecture is None:
-        raise WeightsError(f"{type(model).__name__} is none of our networks: save_model writes {', '.join(k.__name__ for k in ARCHITECTURES.values())}")
+        raise WeightsError(
+            f"{type(model).__name__} is none of our networks: save_model writes "
+            + ", ".join(kind.__name__ for kind in ARCHITECTURES.values())
+        )
     _json(about, path)  # refuses before the weights are replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")

@@ -1,7 +1,7 @@
 """Real notes: seven instruments recorded, a dozen notes each, to test networks with that only ever heard synthesisers.
 
-They travel with the library (OGG, 4 s at most) so that the test needs no network, with a SHA-256 each. They come from the npm
-packages ``tonejs-instrument-*-mp3`` of N. Brosowsky's tonejs-instruments, whose samples are CC BY 3.0; changed here: cut,
+They travel with the library (OGG, 4 s at most) so that the test needs no network, with a SHA-256 each. They come from the
+npm packages ``tonejs-instrument-*-mp3`` of N. Brosowsky's tonejs-instruments, whose samples are CC BY 3.0; changed here: cut,
 faded, encoded anew. Nothing is chosen or learned by them. ``python -m instr_lib.recorded FOLDER`` makes them again from a
 folder into which these packages were unpacked.
 """
@@ -100,7 +100,23 @@ def build(folder: Path):
 
 ODE, CHORALE = "ode.ogg", "chorale.mid"
 # Beethoven's Ode to Joy in C, a line after another: who plays, which octave, from which second on.
-_ODE = ((4, 1), (4, 1), (5, 1), (7, 1), (7, 1), (5, 1), (4, 1), (2, 1), (0, 1), (0, 1), (2, 1), (4, 1), (4, 1.5), (2, 0.5), (2, 2))
+_ODE = (
+    (4, 1),
+    (4, 1),
+    (5, 1),
+    (7, 1),
+    (7, 1),
+    (5, 1),
+    (4, 1),
+    (2, 1),
+    (0, 1),
+    (0, 1),
+    (2, 1),
+    (4, 1),
+    (4, 1.5),
+    (2, 0.5),
+    (2, 2),
+)
 _LINES = (("violin", 72, 0), ("piano", 60, 5), ("trumpet", 60, 10), ("saxophone", 60, 15), ("contrabass", 36, 15))
 
 
@@ -126,7 +142,7 @@ def build_ode():
 
 
 def build_chorale():
-    """BWV 269, a chorale by Bach, from music21's corpus: twenty seconds at 92 beats a minute for four of our instruments."""
+    """BWV 269, a chorale by Bach, from music21's corpus: twenty seconds for four of our instruments."""
     import mido
     from music21 import corpus
 

@@ -75,13 +75,8 @@ SOUNDFONTS = {
     "OPL3": Soundfont("OPL-3_FM_128M.sf2", "opl3-soundfont", "CC BY-SA 3.0"),
     "TimGM6mb": Soundfont("TimGM6mb.sf2", "timgm6mb-soundfont", "GPL-2"),
 }
-_PLACES = (
-    "/usr/share/sounds/sf2",
-    "/usr/share/soundfonts",
-    "/usr/local/share/sounds/sf2",
-    "/usr/share/minuet/soundfonts",
-    "~/.local/share/soundfonts",
-)
+_PLACES = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/sounds/sf2", "~/.local/share/soundfonts")
+_MINUET = "/usr/share/minuet/soundfonts"  # where Debian's minuet-data puts GeneralUser
 _REMEDY = "install it (Debian, Ubuntu: 'apt-get install fluid-soundfont-gm') or point INSTR_SOUNDFONT at an .sf2 file"
 
 
@@ -103,7 +98,7 @@ def find_soundfont(name: str | None = None) -> Path:
         raise SoundfontError(f"no soundfont is called {name!r}: choose among {', '.join(SOUNDFONTS)}, or give a path")
     if name == "FluidR3" and os.environ.get("INSTR_SOUNDFONT"):
         return Path(os.environ["INSTR_SOUNDFONT"]).expanduser()
-    for place in _PLACES:
+    for place in (*_PLACES, _MINUET):
         path = Path(place).expanduser() / SOUNDFONTS[name].file
         if path.is_file():
             return path
@@ -327,7 +322,7 @@ class Synth:
         return self.render_stems(score, playing).sum(axis=0)
 
     def render_events(self, events: Iterable[Event], seconds: float) -> np.ndarray:
-        """The sound of a whole piece, all programs and drums of the soundfont at once, as :func:`score.midi_events` tells it.
+        """The sound of a whole piece, all programs and drums of the soundfont at once, see :func:`score.midi_events`.
 
         Parameters
         ----------
@@ -374,7 +369,9 @@ class Synth:
         number = lib.add_sfont(self._home, self._font)
         try:
             if lib.pin_preset(self._home, number, 0, program) != 0:
-                raise SoundfontError(f"the soundfont {self.soundfont} lacks program {program}; use a General MIDI soundfont")
+                raise SoundfontError(
+                    f"the soundfont {self.soundfont} lacks program {program}; use a General MIDI soundfont"
+                )
         finally:
             lib.remove_sfont(self._home, self._font)
         self._pinned.add(program)

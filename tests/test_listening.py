@@ -212,7 +212,9 @@ def test_help_says_what_goes_in_and_what_comes_out():
 
 
 def test_three_minutes_take_less_than_one(tmp_path):
-    soundfile.write(tmp_path / "three.flac", tone(180, channels=2) + np.random.default_rng(0).normal(0, 0.01, (180 * RATE, 2)), RATE)
+    soundfile.write(
+        tmp_path / "three.flac", tone(180, channels=2) + np.random.default_rng(0).normal(0, 0.01, (180 * RATE, 2)), RATE
+    )
     start = time.monotonic()
     done = command("explain", "three.flac", "--quiet", cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -228,7 +230,13 @@ def test_the_panel_shows_a_recording_and_says_what_is_wrong_with_another():
     assert "at most 10 minutes" in below.children[0].value
 
     def put(name, data):
-        about = {"name": name, "type": "", "size": len(data), "content": memoryview(data), "last_modified": datetime.datetime.now(datetime.UTC)}
+        about = {
+            "name": name,
+            "type": "",
+            "size": len(data),
+            "content": memoryview(data),
+            "last_modified": datetime.datetime.now(datetime.UTC),
+        }
         upload.value = (about,)
 
     put("notes.txt", b"no sound")

@@ -101,6 +101,9 @@ def test_whole_soundfont_is_taken(project, tmp_path):
 
 def test_soundfont_is_looked_for_where_the_library_looks():
     assert load("setup").SOUNDFONT_PLACES == synth._PLACES
+    others = {Path(file).name: package for file, package in load("setup").OTHER_SOUNDFONTS.items()}
+    assert others == {font.file: font.package for name, font in synth.SOUNDFONTS.items() if name != "FluidR3"}
+    assert {str(Path(file).parent) for file in load("setup").OTHER_SOUNDFONTS} <= {*synth._PLACES, synth._MINUET}
 
 
 def test_other_pythons_are_refused(project):
