@@ -4,7 +4,8 @@ The modules follow the way of the data; each imports only from those before it: 
 ``score``, ``synth``, ``spectrogram``, ``variation``, ``dataset``, ``models``, ``evaluation``, ``augmentation``,
 ``training``, ``lrp``, ``relevance``, ``concepts``, ``naming``, ``truth``, ``truthful``, ``methods``, ``interventions``,
 ``curated``, ``listening``, ``recorded``, ``plots``, ``explorer``, ``explorer_page``. Beside the way lie ``errors``,
-``memory``, ``folders`` (one writer a folder), ``processes`` (one process or several) and ``results`` (kept as JSON). The names below are offered here too.
+``memory``, ``folders`` (one writer a folder), ``processes`` (one process or several) and ``results`` (kept as JSON).
+The names below are offered here too.
 """
 
 import sys

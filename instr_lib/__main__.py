@@ -16,8 +16,8 @@ def _arguments() -> argparse.Namespace:
     explain = commands.add_parser(
         "explain",
         help="write a page that shows, 5 s at a time, which instruments are heard, how sure, and what speaks for each",
-        description="Write one page about a recording: which of the twelve instruments a network hears along time, how sure "
-        "it is, and which part of the sound speaks for each, with the sound. It opens in any browser, offline too.",
+        description="Write one page about a recording: which of the twelve instruments a network hears along time, how "
+        "sure it is, and which part of the sound speaks for each, with the sound. It opens in any browser, offline too.",
         epilog="example: python -m instr_lib explain song.mp3 --out song.html. Exit status: 0 when the page is written, "
         "2 when the recording cannot be used (one sentence says why, and nothing is written), 130 when it was interrupted.",
     )

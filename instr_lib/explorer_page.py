@@ -139,10 +139,10 @@ def document(model: torch.nn.Module, recording: Recording, called: str, progress
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>What is heard in '
         f'{title}</title><meta name="viewport" content="width=device-width, initial-scale=1"><style>{_PAGE_CSS}</style>'
-        f"</head><body><main><h1>{title}</h1><p>{_clock(seconds)} minutes, as the network <em>{html.escape(called)}</em> "
-        "hears them, 5 s at a time. It knows twelve instruments and takes all sound for one or more of them, or none. In the "
-        "timeline, darker is surer. Choose a window and instruments: red spoke <em>for</em> it, blue <em>against</em> it; "
-        f"with several instruments, each has its colour.</p>{body}</main></body></html>\n"
+        f"</head><body><main><h1>{title}</h1><p>{_clock(seconds)} minutes, as the network <em>{html.escape(called)}"
+        "</em> hears them, 5 s at a time. It knows twelve instruments and takes all sound for one or more of them, or "
+        "none. In the timeline, darker is surer. Choose a window and instruments: red spoke <em>for</em> it, blue "
+        f"<em>against</em> it; with several instruments, each has its colour.</p>{body}</main></body></html>\n"
     )
 
 

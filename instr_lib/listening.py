@@ -20,13 +20,14 @@ import torch
 from .errors import AudioError, ScoreError
 from .evaluation import predict
 from .score import MIDI_MAGIC, midi_events, read_midi
-from .spectrogram import log_mel
+from .spectrogram import FLOOR_DB, log_mel
 from .synth import CLIP_SAMPLES, SAMPLE_RATE, Synth
 
 MAX_MINUTES = 10
 MAX_MB = 100
 RATES = (4000, 384_000)  # Hz: less holds no instrument, more is no recording
 LEVEL = -26.0  # dB below full scale: the median root mean square of the clips that networks learn from
+_SILENT = 10.0  # dB above the floor that a window must reach somewhere to be asked about
 _PEAK = 0.999  # a sample from here on is at full scale
 _CLIPPED = 0.01  # share of samples in flat tops from which on a recording is spoilt
 
@@ -206,7 +207,11 @@ class Heard(NamedTuple):
 
 
 def listen(model: torch.nn.Module, recording: Recording) -> Heard:
-    """Ask a network about each window of a recording."""
+    """Ask a network about each window of a recording, but for silent ones: no network learned from silence, and what it
+    would say of it means nothing. Of these all probabilities are 0.
+    """
     windows = recording.windows()
     mels = np.stack([log_mel(window) for window in windows])
-    return Heard(np.arange(len(windows)) * CLIP_SAMPLES / SAMPLE_RATE, mels, predict(model, mels))
+    probabilities = predict(model, mels)
+    probabilities[mels.max((1, 2)) <= FLOOR_DB + _SILENT] = 0
+    return Heard(np.arange(len(windows)) * CLIP_SAMPLES / SAMPLE_RATE, mels, probabilities)

@@ -11,6 +11,7 @@ import pytest
 import instr_lib as il
 from instr_lib import explorer_page
 from instr_lib.errors import InputError
+from instr_lib.listening import Recording
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +209,62 @@ def test_nothing_to_explore():
         explorer_page.page(model, ())
     with pytest.raises(InputError, match="no layer 'conv7'"):
         explorer_page.page(model, il.curated_clips(), layer="conv7")
+
+
+# The page about a recording of one's own
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Violin, then silence, then trumpet: three windows, as `python -m instr_lib explain` writes them."""
+    clips = il.curated_clips()
+    sound = np.concatenate([clips[9].audio, np.zeros(220_500, np.float32), clips[6].audio])
+    text = explorer_page.document(il.load_model("compact"), Recording("<b>my song</b>.wav", sound), "compact", False)
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(params=[1280, 390])
+def opened(browser, report, request):
+    context = browser.new_context(viewport={"width": request.param, "height": 900}, offline=True)
+    page, asked, said = context.new_page(), [], []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("console", lambda m: said.append(m.text))
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.goto(report.as_uri())
+    page.wait_for_function("document.querySelector('.ex-says').textContent.length > 0")
+    yield page
+    assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
+    context.close()
+
+
+def window(page) -> str:
+    return page.eval_on_selector(".ex-clip", "s => s.selectedOptions[0].text")
+
+
+def test_a_recording_is_shown_window_by_window(opened):
+    assert opened.text_content("h1") == "<b>my song</b>.wav"
+    assert window(opened).startswith("0:00 to 0:05: Violin") and "Violin: the network says" in says(opened)
+    assert "plays" not in says(opened)  # nobody knows
+    first = pixels(opened)
+    opened.query_selector_all(".ex-column")[2].click()
+    opened.wait_for_function("document.querySelector('.ex-says').textContent.indexOf('Trumpet') >= 0")
+    assert window(opened).startswith("0:10 to 0:15: Trumpet") and (pixels(opened) != first).any()
+    now = opened.eval_on_selector_all(".ex-column", "c => c.map(x => x.classList.contains('ex-now'))")
+    assert now == [False, False, True]
+    opened.select_option(".ex-clip", "1")
+    opened.wait_for_function("document.querySelector('.ex-clip').value === '1'")
+    assert "none of the twelve" in window(opened)
+
+
+def test_a_recording_plays_on_into_the_next_window(opened):
+    opened.evaluate("() => { const s = document.querySelector('.ex-sound'); s.currentTime = 4.9; return s.play(); }")
+    opened.wait_for_function("document.querySelector('.ex-clip').value === '1'", timeout=10_000)
+    assert not opened.eval_on_selector(".ex-sound", "s => s.paused")
+
+
+def test_a_recordings_page_fits_the_screen(opened):
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    label = opened.get_attribute(".ex-timeline", "aria-label")
+    assert label.startswith("Timeline of 3 windows. Heard:") and "Violin in 33%" in label

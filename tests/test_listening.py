@@ -79,6 +79,12 @@ def test_listen_asks_about_each_window(need_soundfont, tmp_path):
         assert tuple(np.flatnonzero(said)) == il.clip_score(i, split="test").instruments
 
 
+def test_of_silence_nothing_is_said(tmp_path):
+    soundfile.write(tmp_path / "gap.wav", np.concatenate([tone(5), np.zeros((5 * RATE, 1)), tone(2)]), RATE)
+    heard = listening.listen(il.load_model("compact"), listening.read(tmp_path / "gap.wav"))
+    assert not heard.probabilities[1].any() and heard.probabilities[0].any() and heard.probabilities[2].any()
+
+
 # Bad input: (what the sentence must say, how to make the file)
 
 
