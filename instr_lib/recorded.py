@@ -2,8 +2,8 @@
 
 They travel with the library (OGG, 4 s at most) so that the test needs no network, with a SHA-256 each. They come from the
 npm packages ``tonejs-instrument-*-mp3`` of N. Brosowsky's tonejs-instruments, whose samples are CC BY 3.0; changed here:
-cut, faded, encoded anew. Nothing is chosen or learned by them. ``python -m instr_lib.recorded FOLDER`` makes them again from
-a folder into which these packages were unpacked.
+cut, faded, encoded anew. Nothing is chosen or learned by them. ``python -m instr_lib.recorded FOLDER`` makes them again
+from a folder into which these packages were unpacked.
 """
 
 from __future__ import annotations

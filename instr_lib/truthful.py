@@ -24,9 +24,11 @@ from . import lrp
 from .dataset import ClipDataset
 from .errors import DatasetError
 from .memory import keep_freed_memory
+from .score import Score
 from .spectrogram import N_FRAMES, N_MELS
 from .synth import Synth
 from .truth import OWNS, ownership
+from .variation import Lot, render_stems
 
 _CHUNK = 50  # clips a worker renders at a time
 
@@ -58,7 +60,9 @@ def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress:
         found = open_memmap(part, "w+", np.uint8, shape)
         seed, split = ds.manifest["seed"], ds.manifest["split"]
         starts = range(0, len(ds), _CHUNK)
-        work = (joblib.delayed(_owners)([ds.score(i) for i in range(s, min(s + _CHUNK, len(ds)))]) for s in starts)
+        work = (
+            joblib.delayed(_owners)([ds.lot(i) or ds.score(i) for i in range(s, min(s + _CHUNK, len(ds)))]) for s in starts
+        )
         done = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(work)
         for start, some in tqdm(
             zip(starts, done, strict=True), f"owners, {split} {seed}", len(starts), disable=not progress
@@ -75,11 +79,14 @@ def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress:
 _synth = functools.cache(Synth)  # one a process
 
 
-def _owners(scores) -> np.ndarray:
+def _owners(clips: Sequence[Score | Lot]) -> np.ndarray:
     keep_freed_memory()
-    found = np.zeros((len(scores), N_MELS, N_FRAMES), np.uint8)
-    for one, score in zip(found, scores, strict=True):
-        for share, instrument in zip(ownership(_synth().render_stems(score)), score.instruments, strict=True):
+    found = np.zeros((len(clips), N_MELS, N_FRAMES), np.uint8)
+    for one, clip in zip(found, clips, strict=True):
+        varied = isinstance(clip, Lot)
+        stems = render_stems(clip) if varied else _synth().render_stems(clip)
+        players = (clip.score if varied else clip).instruments
+        for share, instrument in zip(ownership(stems), players, strict=True):
             one[share >= OWNS] = instrument + 1
     return found
 
@@ -116,7 +123,9 @@ class Truthfulness:
         start[torch.arange(len(several)), asked] = 1
         heat = trace.back(start, range(len(several))).sum(1).clamp(min=0)  # (several, 128, 431)
         share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
-        owner = torch.from_numpy(np.stack([self.owners[clips[n]] for n in several])).long()
+        # A front may have made one column of several frames: the one in its middle says whose it is.
+        frames = ((np.arange(heat.shape[2]) + 0.5) * N_FRAMES / heat.shape[2]).astype(int)
+        owner = torch.from_numpy(np.stack([self.owners[clips[n]][:, frames] for n in several])).long()
         mass = share.new_zeros(len(several), len(ds.labels[0]) + 1)
         mass = mass.scatter_add(1, owner.flatten(1).to(share.device), share.flatten(1)).clamp(min=1e-3)[:, 1:]
         own = mass[torch.arange(len(several)), asked]

@@ -7,6 +7,7 @@ import torch
 import instr_lib as il
 from instr_lib import truth, truthful
 from instr_lib.errors import DatasetError, TrainingError
+from instr_lib.variation import Variation, render_stems
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,25 @@ def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, owners
     assert about["best_epoch"] == 2 and "plus_alpha2beta1" in about["settings"]["penalty"]
     with pytest.raises(TrainingError, match="penalty"):
         run(tmp_path / "cut", penalty=truthful.Truthfulness(owners, weight=0.1))
+
+
+def test_owners_of_varied_clips_are_those_of_their_own_stems(need_soundfont, tmp_path):
+    varied = Variation(registers=True, levels=True, playing=True, room=True)
+    ds = il.generate(tmp_path / "varied", 6, variation=varied, progress=False)
+    found = truthful.owners(ds, tmp_path / "owners.npy", n_jobs=1, progress=False)
+    for i in range(6):
+        shares = il.ownership(render_stems(ds.lot(i)))
+        for share, instrument in zip(shares, ds.score(i).instruments, strict=True):
+            assert np.array_equal(found[i] == instrument + 1, share >= 0.8)
+
+
+def test_the_penalty_knows_networks_that_see_fewer_frames(clips, owners, random_network):
+    """Where every cell is one player's, it is nearly nothing if that one is asked about, and large if another is."""
+    model = random_network(il.RobustCNN)
+    several = [int(np.flatnonzero(clips.labels.sum(1) == 2)[0])]
+    everywhere = np.stack([np.full_like(owners[0], 1 + np.flatnonzero(label)[0]) for label in clips.labels])
+    mels = torch.from_numpy(clips.mels(several))[:, None]
+    torch.manual_seed(0)
+    mine = truthful.Truthfulness(everywhere)
+    drawn = [mine(model, clips, several, mels).item() for _ in range(12)]
+    assert min(drawn) < 0.01 and max(drawn) > 3
