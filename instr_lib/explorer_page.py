@@ -98,37 +98,21 @@ def recording_page(model: torch.nn.Module, recording: Recording, progress: bool 
 
 
 def timeline(heard: Heard) -> str:
-    """What is heard along a recording, as SVG: a row an instrument, a column a window, darker for surer."""
-    count, left, row, width = len(heard.starts), 150, 17, 860
-    step, height = (width - left) / count, row * len(INSTRUMENTS)
+    """What is heard along a recording, as HTML: a row an instrument, a column a window, darker for surer."""
+    every = max(1, math.ceil(len(heard.starts) / 8))
     columns, sure = [], []
     for n, (start, probabilities) in enumerate(zip(heard.starts, heard.probabilities, strict=True)):
-        x = left + n * step
-        cells = "".join(
-            f'<rect x="{x:.1f}" y="{row * i + 1}" width="{max(step - 1, 0.5):.1f}" height="{row - 2}" '
-            f'fill="#0072b2" fill-opacity="{p:.2f}"/>'
-            for i, p in enumerate(probabilities)
-            if p >= 0.02
-        )
-        edge = f'<rect class="ex-edge" x="{x:.1f}" y="0" width="{step:.1f}" height="{height}"/>'
-        columns.append(f'<g class="ex-column"><title>{_clock(start)}: {_heard(probabilities)}</title>{cells}{edge}</g>')
+        cells = "".join(f'<i style="opacity:{p:.2f}"></i>' for p in probabilities)
+        clock = f"<small>{_clock(start)}</small>" if n % every == 0 else "<small></small>"
+        columns.append(f'<div class="ex-column" title="{_clock(start)}: {_heard(probabilities)}">{cells}{clock}</div>')
     for i, instrument in enumerate(INSTRUMENTS):
         if share := float((heard.probabilities[:, i] > THRESHOLD).mean()):
             sure.append(f"{instrument.name} in {share:.0%}")
-    labels = "".join(
-        f'<text x="{left - 6}" y="{row * i + 12}" text-anchor="end">{html.escape(instrument.name)}</text>'
-        f'<path d="M{left} {row * (i + 1)}H{width}" stroke="currentColor" stroke-opacity="0.2"/>'
-        for i, instrument in enumerate(INSTRUMENTS)
-    )
-    every = max(1, math.ceil(count / 12))
-    times = "".join(
-        f'<text x="{left + n * step:.1f}" y="{height + 14}">{_clock(heard.starts[n])}</text>'
-        for n in range(0, count, every)
-    )
-    says = f"Timeline of {count} windows. Heard: {', '.join(sure) or 'nothing'} of them."
+    names = "".join(f"<b>{html.escape(instrument.name)}</b>" for instrument in INSTRUMENTS)
+    says = f"Timeline of {len(columns)} windows. Heard: {', '.join(sure) or 'nothing'} of them."
     return (
-        f'<svg class="ex-timeline" viewBox="0 0 {width} {height + 20}" role="img" aria-label="{html.escape(says)}">'
-        f"{labels}{''.join(columns)}{times}</svg>"
+        f'<div class="ex-timeline" role="img" aria-label="{html.escape(says)}">'
+        f'<div class="ex-names">{names}</div>{"".join(columns)}</div>'
     )
 
 
@@ -197,7 +181,8 @@ def _section(clips: list[dict], first: int, above: str = "") -> HTML:
     static = resources.files(__package__) / "static"
     style, script = (static.joinpath(f"explorer.{ending}").read_text() for ending in ("css", "js"))
     return HTML(
-        f'<style>{style}</style><section class="ex" aria-label="Explorer of relevance">{above}{_CONTROLS}'
+        f'<style>{style}</style><section class="ex{" ex-plain" * bool(above)}" aria-label="Explorer of relevance">'
+        f"{above}{_CONTROLS}"
         f'<script type="application/json" class="ex-data">{data}</script><script>{script}</script></section>'
     )
 
@@ -263,7 +248,7 @@ def _controls() -> str:
         '<div class="ex-bar"><label>Clip <select class="ex-clip"></select></label></div>'
         "<fieldset><legend>Ask about (♪ plays; % the network’s answer)</legend>"
         f'<div class="ex-instruments">{boxes}</div></fieldset>'
-        '<div class="ex-bar"><label>Through <select class="ex-way"></select></label>'
+        '<div class="ex-bar"><label class="ex-through">Through <select class="ex-way"></select></label>'
         '<label>Opacity <input class="ex-opacity" type="range" min="0" max="100" value="85"></label></div>'
         f'<div class="ex-plot"><div class="ex-hz" aria-hidden="true">{ticks}</div><div class="ex-stage">'
         f'<canvas class="ex-picture" width="{N_FRAMES}" height="{N_MELS}" tabindex="0" role="img"></canvas>'

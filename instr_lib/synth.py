@@ -66,8 +66,8 @@ class Soundfont(NamedTuple):
     licence: str
 
 
-# The published networks learned from FluidR3, the robust one from GeneralUser and OPL3 too. TimGM6mb is kept for the test, and
-# nothing learns from A320U either, because it has TimGM6mb's violin in it, byte by byte (chapter 9, exercise 1).
+# The published networks learned from FluidR3, the robust one from GeneralUser and OPL3 too. TimGM6mb is kept for the test,
+# and nothing learns from A320U either, because it has TimGM6mb's violin in it, byte by byte (chapter 9, exercise 1).
 SOUNDFONTS = {
     "FluidR3": Soundfont("FluidR3_GM.sf2", "fluid-soundfont-gm", "MIT"),
     "GeneralUser": Soundfont("GeneralUser-v1.47.sf2", "minuet-data", "GeneralUser GS licence 2.0"),

@@ -256,6 +256,7 @@ def test_a_recording_is_shown_window_by_window(opened):
     opened.select_option(".ex-clip", "1")
     opened.wait_for_function("document.querySelector('.ex-clip').value === '1'")
     assert "none of the twelve" in window(opened)
+    assert not opened.is_visible(".ex-way")  # there is nothing to choose
 
 
 def test_a_recording_plays_on_into_the_next_window(opened):

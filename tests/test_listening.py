@@ -256,9 +256,9 @@ def test_timeline_says_in_words_what_it_shows():
     probabilities = np.zeros((4, 12), np.float32)
     probabilities[:2, 9] = 0.9
     heard = listening.Heard(np.arange(4) * 5.0, np.zeros((4, 128, 431), np.float32), probabilities)
-    svg = explorer_page.timeline(heard)
-    assert "Violin in 50%" in svg and svg.count("<title>") == 4 and "0:00: Violin 90%" in svg
-    assert "0:10: none of the twelve" in svg
+    text = explorer_page.timeline(heard)
+    assert "Violin in 50%" in text and text.count("ex-column") == 4 and "0:00: Violin 90%" in text
+    assert "0:10: none of the twelve" in text
 
 
 # Real notes
