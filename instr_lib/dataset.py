@@ -127,7 +127,7 @@ def generate(
     return ClipDataset(path, check=False)  # each shard was hashed when it was found or written
 
 
-def _settings(seed: int, split: str, soundfont: Path, variation: Variation | None) -> dict:
+def _settings(seed: int, split: str, soundfont: Path, variation: Variation | None = None) -> dict:
     settings = {"seed": seed, "split": split, "shard": SHARD, **_constants()}
     settings["soundfont"] = {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)}
     if variation:
