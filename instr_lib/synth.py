@@ -59,20 +59,22 @@ _BEND_STEP = 0.01  # seconds between two values of a bend
 
 
 class Soundfont(NamedTuple):
-    """A General MIDI soundfont that Debian and Ubuntu have: its file, the package that it is in, and its licence."""
+    """A General MIDI soundfont: its file, the package that it is in (of Debian, or else of npm), and its licence."""
 
     file: str
     package: str
     licence: str
 
 
-# The published networks learned from FluidR3, the robust one from GeneralUser and OPL3 too. TimGM6mb is kept for the test,
+# The published networks learned from FluidR3, the robust one from the four below it too. TimGM6mb is kept for the test,
 # and nothing learns from A320U either, because it has TimGM6mb's violin in it, byte by byte (chapter 9, exercise 1).
 SOUNDFONTS = {
     "FluidR3": Soundfont("FluidR3_GM.sf2", "fluid-soundfont-gm", "MIT"),
     "GeneralUser": Soundfont("GeneralUser-v1.47.sf2", "minuet-data", "GeneralUser GS licence 2.0"),
-    "A320U": Soundfont("A320U.sf2", "denemo-data", "GPL-2"),
     "OPL3": Soundfont("OPL-3_FM_128M.sf2", "opl3-soundfont", "CC BY-SA 3.0"),
+    "Sonivox": Soundfont("sonivox.sf2", "@coderline/alphatab", "Apache-2.0"),
+    "Freepats": Soundfont("Freepats.sf2", "freepats", "GPL-2, music made with it excepted"),  # made by instr_lib.freepats
+    "A320U": Soundfont("A320U.sf2", "denemo-data", "GPL-2"),
     "TimGM6mb": Soundfont("TimGM6mb.sf2", "timgm6mb-soundfont", "GPL-2"),
 }
 _PLACES = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/sounds/sf2", "~/.local/share/soundfonts")
@@ -104,8 +106,7 @@ def find_soundfont(name: str | None = None) -> Path:
             return path
     remedy = _REMEDY
     if name != "FluidR3":
-        package = SOUNDFONTS[name].package
-        remedy = f"install it (Debian, Ubuntu: 'apt-get install {package}') or put it into {_PLACES[-1]}"
+        remedy = f"'make soundfonts' installs it (from the package {SOUNDFONTS[name].package}); or put it into {_PLACES[-1]}"
     raise SoundfontError(f"the soundfont {SOUNDFONTS[name].file} was not found; {remedy}")
 
 

@@ -71,10 +71,11 @@ class Variation:
     room: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "soundfonts", tuple(self.soundfonts))
         unknown = [name for name in self.soundfonts if name not in SOUNDFONTS]
         if unknown or not self.soundfonts:
             raise InputError(f"soundfonts must be some of {', '.join(SOUNDFONTS)}, not {unknown or 'none'}")
+        # Always in one order, each once: the same soundfonts are the same variation.
+        object.__setattr__(self, "soundfonts", tuple(name for name in SOUNDFONTS if name in self.soundfonts))
 
     def settings(self) -> dict:
         """All that the sound depends on, in plain numbers and text. Raises SoundfontError if a soundfont is missing."""
