@@ -1,5 +1,6 @@
 # make book [PROFILE=quick]   execute the notebooks and build the book into _build/html
 #                             (smoke: for the tests; quick: minutes; full: the whole experiment)
+# make pdf  [PROFILE=quick]   the same, and all of it as _build/book.pdf
 # make test [PYTEST_ARGS=]    every test, notebooks and book build included
 # make lab  [LAB_ARGS=]       JupyterLab on the notebooks
 # make soundfonts             install those that chapter 9 compares; chapter 9 leaves out what is not there
@@ -19,11 +20,15 @@ unexport PYTHONHOME PYTHONPATH
 # Files are UTF-8, whatever the terminal is set to.
 export PYTHONUTF8 = 1
 
-.PHONY: book test lab bench soundfonts clean setup
+.PHONY: book pdf test lab bench soundfonts clean setup
 
 book: setup
 	@$(if $(filter full seeds,$(PROFILE)),$(PYTHON) book/setup.py soundfonts)
 	@$(VENV_PYTHON) book/build.py --profile $(PROFILE)
+
+pdf: book
+	@$(PYTHON) book/setup.py browser
+	@$(VENV_PYTHON) book/pdf.py
 
 test: setup
 	@$(PYTHON) book/setup.py browser

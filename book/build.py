@@ -31,6 +31,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import jinja2
+import light
 import nbformat
 import yaml
 from PIL import Image
@@ -41,7 +42,7 @@ from instr_lib import synth
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 NEED_GB = 1
-PAGE_MB = 3  # with its pictures and sounds: what a phone has to fetch
+PAGE_MB = 2  # with its pictures and sounds: what a phone has to fetch
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 WIDGET = "application/vnd.jupyter.widget-view+json"
 run = functools.partial(subprocess.run, capture_output=True, text=True)
@@ -136,7 +137,7 @@ def execute(page: Path, profile: str, key: str, out: Path) -> tuple[float, bool]
         sys.exit(f"book: {page}, {problem} (all of it: {part})")
     for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
         if "image/png" in data:
-            data["image/png"] = lighten(data["image/png"])
+            data["image/png"] = base64.b64encode(lighten(base64.b64decode(data["image/png"]))).decode()
     seconds = time.monotonic() - start
     notebook.metadata.made = {"key": key, "seconds": seconds, "provenance": provenance(profile)}
     nbformat.write(notebook, part)
@@ -158,14 +159,14 @@ def find_problem(notebook) -> str | None:
     return warnings[0] if warnings else None
 
 
-def lighten(png: str) -> str:
-    """A base64 PNG with a palette of 256 colours: the same picture to the eye, in a third of the bytes."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+def lighten(png: bytes) -> bytes:
+    """A PNG with a palette of 256 colours: the same picture to the eye, in a third of the bytes."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
     # Of Pillow's methods the one that keeps rare colours, such as a colour bar's end.
     picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     packed = io.BytesIO()
     picture.save(packed, "PNG", optimize=True)
-    return base64.b64encode(packed.getvalue()).decode()
+    return packed.getvalue()
 
 
 def provenance(profile: str) -> str:
@@ -273,7 +274,10 @@ def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     source = out / profile / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", ".*"))
-    shutil.copytree(source / "book" / "_static", source / "_static")  # here its styles are linked on every page
+    for picture in (source / "book" / "_static").glob("*.png"):
+        picture.write_bytes(lighten(picture.read_bytes()))
+    linked = source / "_static"  # styles and scripts in this folder are, on every page
+    shutil.copytree(source / "book" / "_static", linked, ignore=shutil.ignore_patterns("*.png"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source)
     fill_in(source, facts(profile, out))
@@ -295,7 +299,9 @@ def build_html(source: Path, html: Path):
     if done.returncode:
         sys.exit(f"{done.stderr.replace(f'{source}/', '')}book: jupyter-book has warnings or errors: see above")
     built = staging / "_build" / "html"
-    shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax")
+    ignore = shutil.ignore_patterns("SVG", "localization")  # a second way to draw, and the menu in other languages
+    shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax", ignore=ignore)
+    light.lighten(built)
     files = [*sorted(built.rglob("*.html")), *built.rglob("*.css")]
     problems = [problem for file in files for problem in check_page(file)]
     if problems:

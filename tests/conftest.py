@@ -2,7 +2,11 @@
 
 import hashlib
 import os
+import shutil
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +111,44 @@ def random_network():
         return network.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def build():
+    """A function that builds the book in profile smoke into a folder; returns what came of it and its seconds."""
+    root = Path(__file__).parents[1]
+
+    def run(out: Path) -> tuple[subprocess.CompletedProcess, float]:
+        start = time.monotonic()
+        command = [sys.executable, root / "book" / "build.py", "--profile", "smoke", "--out", out]
+        return subprocess.run(command, capture_output=True, text=True, cwd=root), time.monotonic() - start
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def book(need_soundfont, build, tmp_path_factory) -> Path:
+    """The folder into which the book was built, once: its pages are in html/."""
+    out = tmp_path_factory.mktemp("book") / "_build"
+    done, _ = build(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")  # not longer: while it is open, nothing else in the process can use asyncio
+def browser():
+    """Chromium. Where it is missing the test is skipped; with CI set it fails."""
+    program = shutil.which("chromium")
+    if program is None:
+        reason = "Chromium is not installed (Debian, Ubuntu: 'apt-get install chromium')"
+        if os.environ.get("CI"):
+            pytest.fail(f"with CI set nothing may be skipped: {reason}", pytrace=False)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        options.append("--autoplay-policy=no-user-gesture-required")
+        started = playwright.chromium.launch(executable_path=program, args=options)
+        yield started
+        started.close()

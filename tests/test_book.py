@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -101,21 +100,6 @@ class Page(HTMLParser):
         self.captions += attrs.get("class") == "caption-text"
 
 
-def build(out):
-    start = time.monotonic()
-    command = [sys.executable, ROOT / "book" / "build.py", "--profile", "smoke", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    return done, time.monotonic() - start
-
-
-@pytest.fixture(scope="module")
-def book(need_soundfont, tmp_path_factory):
-    out = tmp_path_factory.mktemp("book") / "_build"
-    done, _ = build(out)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
-
-
 @pytest.fixture(scope="module")
 def chapters(book):
     return {p.stem: Page(book / "html" / "notebooks" / f"{p.stem}.html") for p in NOTEBOOKS}
@@ -171,15 +155,7 @@ def test_chapters_and_cards_show_what_the_files_say(book, chapters):
     assert "def</span>" in chapters["03_train"].text and "one_epoch" in chapters["03_train"].text
 
 
-def test_no_page_over_3_mb_and_nothing_from_elsewhere(book):
-    for file in book.glob("html/**/*.html"):
-        page = Page(file)
-        pictures = sum((file.parent / i["src"]).stat().st_size for i in page.images if "_images" in i["src"])
-        assert file.stat().st_size + pictures < 3e6, file
-        assert not re.search(r"<(script|link|img|audio|iframe)[^>]+(src|href)=\"(https?:)?//", page.text), file
-
-
-def test_second_build_reuses_everything(book):
+def test_second_build_reuses_everything(book, build):
     done, seconds = build(book)
     assert done.returncode == 0 and seconds < 30
     assert done.stdout.count("reused") >= len(NOTEBOOKS) + 1

@@ -1,9 +1,7 @@
 """The explorer of a page, in a real browser without a network: Chromium, driven by Playwright, from a file."""
 
 import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -29,28 +27,6 @@ def file(html, tmp_path_factory):
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Explorer</title><body>{html}</body></html>'
     )
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium")
-    if program is None:
-        reason = "Chromium is not installed (Debian, Ubuntu: 'apt-get install chromium')"
-        if os.environ.get("CI"):
-            pytest.fail(f"with CI set nothing may be skipped: {reason}", pytrace=False)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = [
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--autoplay-policy=no-user-gesture-required",
-        ]
-        started = playwright.chromium.launch(executable_path=program, args=options)
-        yield started
-        started.close()
 
 
 @pytest.fixture(params=[1280, 390])
