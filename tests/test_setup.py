@@ -241,6 +241,7 @@ def build(root, start=subprocess.run, **options):
     # A test that was started in the background would hand on a Ctrl-C that is switched off.
     code = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); del sys.argv[0]\n"
     arguments = [root / "book" / "build.py", "--profile", "tiny"]
+    code += "sys.path[0] = sys.argv[0].removesuffix('build.py')\n"  # as when it is run as a file
     command = [sys.executable, "-c", code + "runpy.run_path(sys.argv[0], run_name='__main__')", *arguments]
     return start(command, env={**os.environ, **mine}, text=True, **options)
 
