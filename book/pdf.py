@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
-from pypdf import PdfWriter
+from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,7 @@ def print_book(site: Path, file: Path):
     one, numbers = site / Path(toc["root"]).with_name("print.html"), {}
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
-        for _ in range(2):
+        for last in (False, True):
             rows = "".join(
                 f'<li><a href="#{anchor(page)}">{html.escape(name)}<span>{numbers.get(anchor(page), "")}</span></a></li>'
                 for page, name in titles.items()
@@ -78,12 +78,13 @@ def print_book(site: Path, file: Path):
             tab.evaluate(CALM)
             paper = dict(format="A4", margin=dict(top="16mm", bottom="18mm", left="18mm", right="18mm"))
             footer = dict(display_header_footer=True, header_template="<i></i>", footer_template=FOOTER)
-            pdf = tab.pdf(**paper, **footer, outline=True, tagged=True)
-            writer = PdfWriter(io.BytesIO(pdf))
-            found = writer.named_destinations
-            numbers = {name.lstrip("/"): writer.get_destination_page_number(found[name]) + 1 for name in found}
+            pdf = tab.pdf(**paper, **footer, outline=last, tagged=last)
+            printed = PdfReader(io.BytesIO(pdf))
+            found = printed.named_destinations
+            numbers = {name.lstrip("/"): printed.get_destination_page_number(found[name]) + 1 for name in found}
         chromium.close()
     one.unlink()
+    writer = PdfWriter(clone_from=printed)
     headings = [title(heading) for text in articles.values() for heading in text.select("h1, h2, h3, h4, h5, h6")]
     rename(writer.root_object["/Outlines"], iter(headings))
     writer.add_metadata({"/Title": config["title"], "/Author": config["author"]})
