@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,12 @@ def source(cell):
     return "".join(cell["source"])
 
 
+def prose(path):
+    """Its Markdown, without code in it."""
+    text = "\n".join(source(cell) for cell in read(path) if cell["cell_type"] == "markdown")
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebooks_are_committed_without_outputs(path):
     for cell in read(path):
@@ -43,6 +51,48 @@ def test_every_chapter_asks_promises_concludes_and_links(path):
     for part in ("**You will see**", "**It takes**", "What we learned", "## Exercises"):
         assert part in text, part
     assert re.search(r"\*\*(Next|Before):\*\*", text)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_headings_are_in_order(path):
+    """One title, first of all, and no level left out on the way down."""
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", prose(path), flags=re.M)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(lower <= upper + 1 for upper, lower in pairwise(levels))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_figure_is_referred_to_in_its_section(path):
+    section, figures, referred = "", {}, set()
+    for cell in read(path):
+        if cell["cell_type"] == "markdown":
+            for part in re.split(r"^(?=#)", source(cell), flags=re.M):
+                section = part.splitlines()[0] if part.startswith("#") else section
+                names = re.findall(r"\{numref\}`(?:[^`<]*<)?([^`>]+)>?`", part)
+                referred |= {(section, name) for name in names}
+        elif figure := cell["metadata"].get("mystnb", {}).get("figure"):
+            figures[figure["name"]] = section
+    lonely = {name: section for name, section in figures.items() if (section, name) not in referred}
+    assert not lonely, "refer to these with {numref}`name`"
+
+
+def test_names_of_figures_are_unique():
+    figures = [cell["metadata"].get("mystnb", {}).get("figure", {}) for path in NOTEBOOKS for cell in read(path)]
+    pages = "\n".join(page.read_text() for page in (ROOT / "book").glob("*.md"))
+    names = [figure["name"] for figure in figures if figure] + re.findall(r"^:name: (\S+)", pages, flags=re.M)
+    assert len(names) > 40
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_exercises_are_three_to_five_from_looking_to_a_thesis(path):
+    cells = read(path)
+    (start,) = [n for n, cell in enumerate(cells) if re.search("^## Exercises$", source(cell), flags=re.M)]
+    text = "\n".join(source(cell) for cell in cells[start:] if cell["cell_type"] == "markdown").split("## Exercises")[1]
+    numbers = [int(number) for number in re.findall(r"^\*\*(\d+)\.\*\* ", text, flags=re.M)]
+    assert numbers == list(range(1, len(numbers) + 1)) and 3 <= len(numbers) <= 5
+    assert "*(a thesis)*" in text
+    assert any("hide-cell" in cell["metadata"].get("tags", []) for cell in cells[start:]), "no solution"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
