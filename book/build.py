@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -200,9 +201,15 @@ def publish(notebook):
 
 
 def facts(profile: str, out: Path) -> dict:
-    """What pages in Markdown may name: profile, its networks' JSON, their clips, the benchmark (or None), the library."""
-    folder, bench = parameters(profile, out).get("MODELS"), ROOT / "benchmarks" / "results" / "latest.json"
+    """What pages in Markdown may name: profile, its networks' JSON, their clips, its results, the benchmark, the library.
+
+    A profile has the networks and results that its notebooks have made so far; ``bench`` is None where nobody measured.
+    """
+    given, bench = parameters(profile, out), ROOT / "benchmarks" / "results" / "latest.json"
+    folder, kept = given.get("MODELS"), given.get("RESULTS")
     try:
+        found = sorted((ROOT / "notebooks" / kept).glob("*.json")) if kept else []
+        results = {file.stem: il.results.read(file) for file in found}
         models = il.models_info(ROOT / "notebooks" / folder) if folder else {}
         truthful = il.models_info(ROOT / "notebooks" / folder / "truthful").get("compact") if folder else None
     except il.InstrError as error:
@@ -214,6 +221,7 @@ def facts(profile: str, out: Path) -> dict:
         "models": models,
         "truthful": truthful,
         "data": {split: composition(split, a["n_clips"], a["seed"], out / "cache") for split, a in clips.items() if a},
+        "results": results,
         "bench": json.loads(bench.read_text()) if bench.exists() else None,
         "il": il,
     }
@@ -251,7 +259,8 @@ def fill_in(source: Path, facts: dict):
         comment_end_string="-->",
         keep_trailing_newline=True,
     )
-    pages.filters |= {"interval": interval, "mean": statistics.fmean, "deviation": statistics.stdev}
+    pages.filters |= {"interval": interval, "verdict": verdict, "against": against, "named": named}
+    pages.filters |= {"mean": statistics.fmean, "deviation": statistics.stdev}
     for page in sorted(source.rglob("*.md")):
         name = page.relative_to(source).as_posix()
         try:
@@ -262,10 +271,33 @@ def fill_in(source: Path, facts: dict):
             sys.exit(f"book: {name}, line {line}: {error}: correct the page, or make what it names")
 
 
-def interval(score: dict) -> str:
+def interval(score: dict | list | tuple, digits: int = 3, to: str = "–") -> str:
     """An estimate out of a JSON file with the ends of its confidence interval, as text."""
-    value, low, high = (score[key] for key in ("value", "low", "high"))
-    return "–" if value is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
+    value, low, high = (score[key] for key in ("value", "low", "high")) if isinstance(score, dict) else score
+    if value is None or math.isnan(value):
+        return "–"
+    value, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in (value, low, high))  # never "-0.00"
+    return f"{value} ({low}{to}{high})"
+
+
+def verdict(effects: list, least: float = 0.0) -> str:
+    """Whether a statement holds, by the effects of all that it says, each judged as chapter 8 does."""
+    held = [il.interventions.verdict(il.results.interval(effect), least) == "supported" for effect in effects]
+    return "reproduced" if all(held) else "reproduced in part" if any(held) else "not reproduced"
+
+
+def against(effect: list) -> tuple:
+    """The effect of the contrary: the same estimate with the other sign."""
+    return il.interventions.negative(il.results.interval(effect))
+
+
+def named(answers: list[int]) -> float:
+    """Which share of the recorded notes is named rightly: the mean over instruments, as in chapter 9."""
+    notes = json.loads((il.recorded.FOLDER / "notes.json").read_text())["notes"]
+    right = collections.defaultdict(list)
+    for note, answer in zip(notes, answers, strict=True):
+        right[note["instrument"]].append(il.INSTRUMENTS[answer].name == note["instrument"])
+    return statistics.fmean(map(statistics.fmean, right.values()))
 
 
 def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:

@@ -11,8 +11,10 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from pybtex.database import parse_file
 
 import instr_lib as il
 
@@ -133,6 +135,79 @@ def test_numbers_in_cards_come_from_files(name):
     # 12 logits, 95 % intervals, exercise 2, chapters, numbered lists, the dB scale's end; and how "no error" reads
     known = {"12", "95", "1", "2", "3", "4", "5", "7", "9", "0", "1.000"}
     assert set(re.findall(r"\d+(?:\.\d+)?", typed.replace("SHA-256", "").replace("F1", ""))) <= known
+
+
+@pytest.mark.parametrize("name", ["index", "from_the_report"])
+def test_results_in_pages_come_from_files(name):
+    """What the report or its code says may be typed; what came out here may not."""
+    text = (ROOT / "book" / f"{name}.md").read_text()
+    typed = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|`.*?`|\]\(.*?\)", "", text, flags=re.S)
+    # sampling and learning rate; seconds a clip; 0.5 on logits as a probability; a quantile of chi-squared
+    assert set(re.findall(r"\d+\.\d+", typed)) <= {"44.1", "0.001", "4.99", "0.5", "0.62", "7.8"}
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    """What the pages are told in the default profile."""
+    sys.path.insert(0, str(ROOT / "book"))
+    try:
+        import build
+    finally:
+        sys.path.pop(0)
+    return build, build.facts("quick", tmp_path_factory.mktemp("facts"))
+
+
+def filled(facts, name, folder, **changed):
+    module, told = facts
+    page = folder / f"{name}.md"
+    page.write_text((ROOT / "book" / page.name).read_text())
+    module.fill_in(folder, told | changed)
+    return page.read_text()
+
+
+def test_welcome_says_what_the_files_say(facts, tmp_path):
+    text, told = filled(facts, "index", tmp_path), facts[1]
+    found = {name: content["rows"] for name, content in told["results"].items()}
+    mass = found["grades"]["compact, CRP, contrastive"]["scores"]["mass"][0]
+    lost = found["interventions"]["harmonics"]["compact"]["harmonics of another"]["lost"][0]
+    assert f"{100 * mass:.0f} %" in text and f"{100 * lost:.0f} %" in text
+    notes = np.array([note.instrument for note in il.recorded_notes()])
+    for network in ("compact", "robust"):
+        assert f"{found['beyond'][f'{network}, TimGM6mb']['macro'][0]:.2f}" in text
+        answers = np.array(found["beyond"][f"{network}, real notes"]["answers"])
+        right = np.mean([(answers[notes == i] == i).mean() for i in np.unique(notes)])
+        assert f"{100 * right:.0f} %" in text
+
+
+def test_verdicts_follow_the_results(facts, tmp_path):
+    text, told = filled(facts, "from_the_report", tmp_path), facts[1]
+    claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
+    assert "**Reproduced.**" in claim
+    results = json.loads(json.dumps(told["results"]))
+    results["interventions"]["rows"]["harmonics"]["original"]["harmonics of another"]["beyond control"] = [-0.2, -0.3, -0.1]
+    text = filled(facts, "from_the_report", tmp_path, results=results)
+    claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
+    assert "**Not reproduced.**" in claim and "-0.20 (-0.30 to -0.10)" in claim
+
+
+@pytest.mark.parametrize("name", ["index", "from_the_report"])
+def test_pages_need_no_results(facts, tmp_path, name):
+    few = {kind: facts[1]["models"][kind] for kind in ("original", "compact")}
+    text = filled(facts, name, tmp_path, results={}, models=few, truthful=None)
+    assert "in this profile yet" in text
+
+
+def test_every_source_can_be_found_and_is_cited():
+    entries = parse_file(ROOT / "book" / "references.bib").entries
+    texts = [path.read_text() for path in (ROOT / "book").glob("*.md")]
+    texts += ["\n".join(source(cell) for cell in read(path)) for path in NOTEBOOKS]
+    cited = re.findall(r"\{cite:\w+\}`([^`]+)`", "\n".join(texts))
+    assert {key.strip() for keys in cited for key in keys.split(",")} == set(entries)
+    for key, entry in entries.items():
+        # The report was published with its code, under no address that is known to last.
+        assert key == "report" or {"doi", "eprint", "isbn", "url"} & set(entry.fields), key
+        assert re.fullmatch(r"10\.\d{4,9}/\S+", entry.fields.get("doi", "10.1234/none")), key
+        assert entry.persons["author"] and entry.fields["title"] and entry.fields["year"], key
 
 
 class Page(HTMLParser):

@@ -355,6 +355,9 @@ def test_pages_are_filled_in(fill_in):
     none = dict.fromkeys(score)
     assert fill_in("Built in **{{profile}}**, {{ profile }}.\n", profile="tiny") == "Built in **tiny**, tiny.\n"
     assert fill_in("{{ a | interval }} {{ b | interval }}\n", a=score, b=none) == "0.957 (0.900–1.000) –\n"
+    assert fill_in("{{ [-0.001, -1, 0.5] | interval(2, ' to ') }}") == "0.00 (-1.00 to 0.50)"
+    judged = "{{ [a, b] | verdict }}, {{ [a] | verdict(0.3) }}, {{ [b | against] | verdict(-0.1) }}"
+    assert fill_in(judged, a=[0.4, 0.2, 0.6], b=[0, -0.05, 0.05]) == "reproduced in part, not reproduced, reproduced"
     assert fill_in("{{ x | mean }} {{ '%.2f' | format(x | deviation) }}", x=[1, 2]) == "1.5 0.71"
     rows = "| a |\n|---|\n{%- for x in xs %}\n| {{ x }} |\n{%- endfor %}\n\nEnd<!-- of all -->.\n"
     assert fill_in(rows, xs=[1, 2]) == "| a |\n|---|\n| 1 |\n| 2 |\n\nEnd.\n"
@@ -386,7 +389,7 @@ f"{x:.3f} {y}"; {"a": {"b": 1} }
         ("{{ none.seconds }}", "no attribute 'seconds'"),
         ("{{ '%.2f' | format(models.original.f1) }}", "must be real number"),
         ("{{ [1] | deviation }}", "two data points"),
-        ("{{ models.original.f1 | interval }}", "not subscriptable"),
+        ("{{ models.original.f1 | interval }}", "non-iterable"),
         ("{% if models %}", "endif"),
     ],
 )
@@ -402,9 +405,12 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     out.mkdir()
     facts = module.facts("tiny", out)
     assert facts["profile"] == "tiny" and facts["models"] == facts["data"] == {} and facts["bench"] is None
+    assert facts["results"] == {}
 
     with open(book / "profiles" / "tiny.yml", "a") as profile:
-        profile.write("MODELS: ../_build/tiny/models\n")
+        profile.write("MODELS: ../_build/tiny/models\nRESULTS: ../_build/tiny/results\n")
+    kept = out / "tiny" / "results" / "grades.json"
+    il.results.kept(kept, {"clips": 3}, {"a row": lambda: {"mass": 0.5}}, progress=False)
     weights = out / "tiny" / "models" / "original.safetensors"
     clips = {"data": {"n_clips": 30, "seed": 2}, "test": {"n_clips": 20, "seed": 2}}
     il.save_model(il.OriginalCNN(), weights, **clips)
@@ -413,6 +419,7 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     for _ in range(2):  # counted, then read
         facts = module.facts("tiny", out)
         assert facts["models"] == {"original": il.model_info(weights)} and facts["bench"] == {"a": 1}
+        assert facts["results"]["grades"]["rows"] == {"a row": {"mass": 0.5}}
         for split, n in (("train", 30), ("test", 20)):
             scores = [il.clip_score(i, 2, split) for i in range(n)]
             counted = facts["data"][split]
@@ -420,6 +427,10 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
             assert counted["together"] == {str(k): sum(len(s.instruments) == k for s in scores) for k in range(1, 5)}
             assert counted["notes"] == sum(len(s.notes) for s in scores) and counted["hours"] == n * 5 / 3600
 
+    kept.write_text('{"settings": ')
+    with pytest.raises(SystemExit, match=r"^book: .*grades\.json is damaged"):
+        module.facts("tiny", out)
+    kept.unlink()
     weights.with_suffix(".json").write_text('{"architecture": ')
     with pytest.raises(SystemExit, match=r"^book: .*original\.json cannot be read.*restore"):
         module.facts("tiny", out)
