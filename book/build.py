@@ -46,6 +46,9 @@ PAGE_MB = 3  # with its pictures and sounds: what a phone has to fetch
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 WIDGET = "application/vnd.jupyter.widget-view+json"
 run = functools.partial(subprocess.run, capture_output=True, text=True)
+# Where a reader can run a notebook that is on GitHub; and how the theme marks its button for a page's source.
+LAUNCH = {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}
+DOWNLOAD = re.compile(r'href="[^"]*"(?:\s+target="_blank")?(\s+class="[^"]*btn-download-source-button)')
 FOREIGN_CSS = re.compile(r"(url\(|@import)\s*['\"]?(https?:)?//")
 
 
@@ -218,6 +221,7 @@ def facts(profile: str, out: Path) -> dict:
     clips = {"train": about.get("data"), "test": about.get("test")}
     return {
         "profile": profile,
+        "repository": repository(),
         "models": models,
         "truthful": truthful,
         "data": {split: composition(split, a["n_clips"], a["seed"], out / "cache") for split, a in clips.items() if a},
@@ -248,6 +252,23 @@ def composition(split: str, n_clips: int, seed: int, cache: Path) -> dict:
         part.write_text(json.dumps(counted))
         part.replace(file)
     return json.loads(file.read_text())
+
+
+def repository() -> str:
+    """The address that _config.yml names, which the buttons and links need, or "" if it is not known yet."""
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    if url and not re.fullmatch(r"https://git(hub|lab)\.com/[\w.-]+/[\w.-]+", url):
+        sys.exit(f"book: _config.yml: repository.url is {url!r}: it must read https://github.com/OWNER/NAME, or be empty")
+    return url
+
+
+def add_buttons(config: Path, url: str):
+    """Into the copy of _config.yml: the buttons that lead to the repository and to places that run its notebooks."""
+    settings = yaml.safe_load(config.read_text())
+    where = LAUNCH if "github.com" in url else {"binderhub_url": LAUNCH["binderhub_url"]}
+    settings["launch_buttons"] |= where | {"notebook_interface": "jupyterlab"}
+    settings["html"] |= {"use_repository_button": True, "use_issues_button": True}
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
 def fill_in(source: Path, facts: dict):
@@ -308,6 +329,8 @@ def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     shutil.copytree(source / "book" / "_static", source / "_static")  # here its styles are linked on every page
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source)
+    if url := repository():
+        add_buttons(source / "_config.yml", url)
     fill_in(source, facts(profile, out))
     for page in notebooks:
         notebook = nbformat.read(out / profile / "executed" / page.name, 4)
@@ -328,6 +351,8 @@ def build_html(source: Path, html: Path):
         sys.exit(f"{done.stderr.replace(f'{source}/', '')}book: jupyter-book has warnings or errors: see above")
     built = staging / "_build" / "html"
     shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax")
+    for page in (built / "notebooks").glob("*.html"):
+        hand_out(page)
     files = [*sorted(built.rglob("*.html")), *built.rglob("*.css")]
     problems = [problem for file in files for problem in check_page(file)]
     if problems:
@@ -335,6 +360,23 @@ def build_html(source: Path, html: Path):
     shutil.rmtree(html, ignore_errors=True)
     built.replace(html)
     shutil.rmtree(staging)
+
+
+def hand_out(page: Path):
+    """Let the download button give the notebook as it is committed. It is in the page: a file may not be fetched by one.
+
+    The theme's button leads to the executed copy, which is large, and which a browser shows as text if the page is a file.
+    """
+    notebook = nbformat.read(ROOT / "notebooks" / f"{page.stem}.ipynb", 4)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs, cell.execution_count = [], None
+    data = base64.b64encode(nbformat.writes(notebook).encode()).decode()
+    link = f'href="data:application/x-ipynb+json;base64,{data}" download="{page.stem}.ipynb"'
+    text, found = DOWNLOAD.subn(rf"{link}\1", page.read_text())
+    if found != 1:
+        sys.exit(f"book: {page.name} has {found} download buttons instead of one: has the theme changed?")
+    page.write_text(text)
+    (page.parents[1] / "_sources" / "notebooks" / f"{page.stem}.ipynb").unlink()
 
 
 def check_page(page: Path) -> list[str]:

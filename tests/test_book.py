@@ -122,6 +122,24 @@ def test_numbers_in_prose_come_from_cells(path):
             assert set(re.findall(r"\b\d+\.\d+\b", prose)) <= known
 
 
+# Decimals and percentages that a page in Markdown may type: versions, licences, settings, kinds of interval; no results.
+TYPED = {
+    "how_to": {"3.11", "3.13"},
+    "licences": {"4.0"},
+    "model_card": {"95 %", "1.000"},
+    "scale_out": {"2.8", "0.001", "0.0001"},
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda p: p.stem)
+def test_numbers_in_pages_come_from_files(path):
+    """What is not Jinja's, code, a formula, a style or a link, holds no number that could be a result."""
+    text = re.sub(r"<!--.*?-->|<style>.*?</style>|```.*?```|\{%.*?%\}|\{\{.*?\}\}", "", path.read_text(), flags=re.S)
+    text = re.sub(r"\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)|<.*?>", "", text, flags=re.S)
+    found = set(re.findall(r"\b\d+\.\d+\b|\b\d+(?:\.\d+)? ?%", text))
+    assert found <= TYPED.get(path.stem, set()), f"let a cell or a file give {found - TYPED.get(path.stem, set())}"
+
+
 def test_seeds_go_on_from_the_full_run():
     full, seeds = (yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text()) for name in ("full", "seeds"))
     assert {name for name in full if full[name] != seeds[name]} == {"PROFILE", "SEEDS"}
