@@ -294,11 +294,10 @@ def fill_in(source: Path, facts: dict):
 
 def interval(score: dict | list | tuple, digits: int = 3, to: str = "–") -> str:
     """An estimate out of a JSON file with the ends of its confidence interval, as text."""
-    value, low, high = (score[key] for key in ("value", "low", "high")) if isinstance(score, dict) else score
-    if value is None or math.isnan(value):
-        return "–"
-    value, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in (value, low, high))  # never "-0.00"
-    return f"{value} ({low}{to}{high})"
+    ends = [score[key] for key in ("value", "low", "high")] if isinstance(score, dict) else score
+    ends = il.results.interval(ends)
+    value, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)  # never "-0.00"
+    return "–" if math.isnan(ends.value) else f"{value} ({low}{to}{high})"
 
 
 def verdict(effects: list, least: float = 0.0) -> str:

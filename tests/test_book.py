@@ -188,13 +188,13 @@ def test_welcome_says_what_the_files_say(facts, tmp_path):
     found = {name: content["rows"] for name, content in told["results"].items()}
     mass = found["grades"]["compact, CRP, contrastive"]["scores"]["mass"][0]
     lost = found["interventions"]["harmonics"]["compact"]["harmonics of another"]["lost"][0]
-    assert f"{100 * mass:.0f} %" in text and f"{100 * lost:.0f} %" in text
+    assert f"{100 * mass:.0f}\N{NO-BREAK SPACE}%" in text and f"{100 * lost:.0f}\N{NO-BREAK SPACE}%" in text
     notes = np.array([note.instrument for note in il.recorded_notes()])
     for network in ("compact", "robust"):
         assert f"{found['beyond'][f'{network}, TimGM6mb']['macro'][0]:.2f}" in text
         answers = np.array(found["beyond"][f"{network}, real notes"]["answers"])
         right = np.mean([(answers[notes == i] == i).mean() for i in np.unique(notes)])
-        assert f"{100 * right:.0f} %" in text
+        assert f"{100 * right:.0f}\N{NO-BREAK SPACE}%" in text
 
 
 def test_verdicts_follow_the_results(facts, tmp_path):
