@@ -356,8 +356,8 @@ def test_pages_are_filled_in(fill_in):
     assert fill_in("Built in **{{profile}}**, {{ profile }}.\n", profile="tiny") == "Built in **tiny**, tiny.\n"
     assert fill_in("{{ a | interval }} {{ b | interval }}\n", a=score, b=none) == "0.957 (0.900–1.000) –\n"
     assert fill_in("{{ [-0.001, -1, 0.5] | interval(2, ' to ') }}") == "0.00 (-1.00 to 0.50)"
-    few = {"far": ["-inf", "-inf", 6], "none": [None, None, None]}  # as results.kept writes them
-    assert fill_in("{{ far | interval(0) }} {{ none | interval }}", **few) == "-inf (-inf–6) –"
+    few = {"far": ["-inf", "-inf", 6], "lost": [None, None, None]}  # as results.kept writes them
+    assert fill_in("{{ far | interval(0) }} {{ lost | interval }}", **few) == "-inf (-inf–6) –"
     judged = "{{ [a, b] | verdict }}, {{ [a] | verdict(0.3) }}, {{ [b | against] | verdict(-0.1) }}"
     assert fill_in(judged, a=[0.4, 0.2, 0.6], b=[0, -0.05, 0.05]) == "reproduced in part, not reproduced, reproduced"
     assert fill_in("{{ x | mean }} {{ '%.2f' | format(x | deviation) }}", x=[1, 2]) == "1.5 0.71"
