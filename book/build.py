@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -46,6 +47,9 @@ PAGE_MB = 2  # with its pictures and sounds: what a phone has to fetch
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 WIDGET = "application/vnd.jupyter.widget-view+json"
 run = functools.partial(subprocess.run, capture_output=True, text=True)
+# Where a reader can run a notebook that is on GitHub; and how the theme marks its button for a page's source.
+LAUNCH = {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}
+DOWNLOAD = re.compile(r'href="[^"]*"(?:\s+target="_blank")?(\s+class="[^"]*btn-download-source-button)')
 FOREIGN_CSS = re.compile(r"(url\(|@import)\s*['\"]?(https?:)?//")
 
 
@@ -201,9 +205,15 @@ def publish(notebook):
 
 
 def facts(profile: str, out: Path) -> dict:
-    """What pages in Markdown may name: profile, its networks' JSON, their clips, the benchmark (or None), the library."""
-    folder, bench = parameters(profile, out).get("MODELS"), ROOT / "benchmarks" / "results" / "latest.json"
+    """What pages in Markdown may name: profile, its networks' JSON, their clips, its results, the benchmark, the library.
+
+    A profile has the networks and results that its notebooks have made so far; ``bench`` is None where nobody measured.
+    """
+    given, bench = parameters(profile, out), ROOT / "benchmarks" / "results" / "latest.json"
+    folder, kept = given.get("MODELS"), given.get("RESULTS")
     try:
+        found = sorted((ROOT / "notebooks" / kept).glob("*.json")) if kept else []
+        results = {file.stem: il.results.read(file) for file in found}
         models = il.models_info(ROOT / "notebooks" / folder) if folder else {}
         truthful = il.models_info(ROOT / "notebooks" / folder / "truthful").get("compact") if folder else None
     except il.InstrError as error:
@@ -212,9 +222,11 @@ def facts(profile: str, out: Path) -> dict:
     clips = {"train": about.get("data"), "test": about.get("test")}
     return {
         "profile": profile,
+        "repository": repository(),
         "models": models,
         "truthful": truthful,
         "data": {split: composition(split, a["n_clips"], a["seed"], out / "cache") for split, a in clips.items() if a},
+        "results": results,
         "bench": json.loads(bench.read_text()) if bench.exists() else None,
         "il": il,
     }
@@ -243,6 +255,23 @@ def composition(split: str, n_clips: int, seed: int, cache: Path) -> dict:
     return json.loads(file.read_text())
 
 
+def repository() -> str:
+    """The address that _config.yml names, which the buttons and links need, or "" if it is not known yet."""
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    if url and not re.fullmatch(r"https://git(hub|lab)\.com/[\w.-]+/[\w.-]+", url):
+        sys.exit(f"book: _config.yml: repository.url is {url!r}: it must read https://github.com/OWNER/NAME, or be empty")
+    return url
+
+
+def add_buttons(config: Path, url: str):
+    """Into the copy of _config.yml: the buttons that lead to the repository and to places that run its notebooks."""
+    settings = yaml.safe_load(config.read_text())
+    where = LAUNCH if "github.com" in url else {"binderhub_url": LAUNCH["binderhub_url"]}
+    settings["launch_buttons"] |= where | {"notebook_interface": "jupyterlab"}
+    settings["html"] |= {"use_repository_button": True, "use_issues_button": True}
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
 def fill_in(source: Path, facts: dict):
     """Replace {{ values }} and follow {% loops %} in the pages in Markdown, in Jinja's language; both must exist."""
     pages = jinja2.Environment(
@@ -252,7 +281,8 @@ def fill_in(source: Path, facts: dict):
         comment_end_string="-->",
         keep_trailing_newline=True,
     )
-    pages.filters |= {"interval": interval, "mean": statistics.fmean, "deviation": statistics.stdev}
+    pages.filters |= {"interval": interval, "verdict": verdict, "against": against, "named": named}
+    pages.filters |= {"mean": statistics.fmean, "deviation": statistics.stdev}
     for page in sorted(source.rglob("*.md")):
         name = page.relative_to(source).as_posix()
         try:
@@ -263,10 +293,32 @@ def fill_in(source: Path, facts: dict):
             sys.exit(f"book: {name}, line {line}: {error}: correct the page, or make what it names")
 
 
-def interval(score: dict) -> str:
+def interval(score: dict | list | tuple, digits: int = 3, to: str = "–") -> str:
     """An estimate out of a JSON file with the ends of its confidence interval, as text."""
-    value, low, high = (score[key] for key in ("value", "low", "high"))
-    return "–" if value is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
+    ends = [score[key] for key in ("value", "low", "high")] if isinstance(score, dict) else score
+    ends = il.results.interval(ends)
+    value, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)  # never "-0.00"
+    return "–" if math.isnan(ends.value) else f"{value} ({low}{to}{high})"
+
+
+def verdict(effects: list, least: float = 0.0) -> str:
+    """Whether a statement holds, by the effects of all that it says, each judged as chapter 8 does."""
+    held = [il.interventions.verdict(il.results.interval(effect), least) == "supported" for effect in effects]
+    return "reproduced" if all(held) else "reproduced in part" if any(held) else "not reproduced"
+
+
+def against(effect: list) -> tuple:
+    """The effect of the contrary: the same estimate with the other sign."""
+    return il.interventions.negative(il.results.interval(effect))
+
+
+def named(answers: list[int]) -> float:
+    """Which share of the recorded notes is named rightly: the mean over instruments, as in chapter 9."""
+    notes = json.loads((il.recorded.FOLDER / "notes.json").read_text())["notes"]
+    right = collections.defaultdict(list)
+    for note, answer in zip(notes, answers, strict=True):
+        right[note["instrument"]].append(il.INSTRUMENTS[answer].name == note["instrument"])
+    return statistics.fmean(map(statistics.fmean, right.values()))
 
 
 def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
@@ -280,6 +332,8 @@ def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     shutil.copytree(source / "book" / "_static", linked, ignore=shutil.ignore_patterns("*.png"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source)
+    if url := repository():
+        add_buttons(source / "_config.yml", url)
     fill_in(source, facts(profile, out))
     for page in notebooks:
         notebook = nbformat.read(out / profile / "executed" / page.name, 4)
@@ -302,6 +356,8 @@ def build_html(source: Path, html: Path):
     ignore = shutil.ignore_patterns("SVG", "localization")  # a second way to draw, and the menu in other languages
     shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax", ignore=ignore)
     light.lighten(built)
+    for page in (built / "notebooks").glob("*.html"):
+        hand_out(page)
     files = [*sorted(built.rglob("*.html")), *built.rglob("*.css")]
     problems = [problem for file in files for problem in check_page(file)]
     if problems:
@@ -309,6 +365,23 @@ def build_html(source: Path, html: Path):
     shutil.rmtree(html, ignore_errors=True)
     built.replace(html)
     shutil.rmtree(staging)
+
+
+def hand_out(page: Path):
+    """Let the download button give the notebook as it is committed. It is in the page: a file may not be fetched by one.
+
+    The theme's button leads to the executed copy, which is large, and which a browser shows as text if the page is a file.
+    """
+    notebook = nbformat.read(ROOT / "notebooks" / f"{page.stem}.ipynb", 4)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs, cell.execution_count = [], None
+    data = base64.b64encode(nbformat.writes(notebook).encode()).decode()
+    link = f'href="data:application/x-ipynb+json;base64,{data}" download="{page.stem}.ipynb"'
+    text, found = DOWNLOAD.subn(rf"{link}\1", page.read_text())
+    if found != 1:
+        sys.exit(f"book: {page.name} has {found} download buttons instead of one: has the theme changed?")
+    page.write_text(text)
+    (page.parents[1] / "_sources" / "notebooks" / f"{page.stem}.ipynb").unlink()
 
 
 def check_page(page: Path) -> list[str]:

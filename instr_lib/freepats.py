@@ -64,7 +64,7 @@ def read_patch(path: str | os.PathLike) -> list[Wave]:
         for _ in range(data[at - _LAYER + 6]):
             wave, at = _read_wave(data, at)
             waves.append(wave)
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, IndexError):
         raise SoundfontError(f"{path} is cut short: install the package freepats again") from None
     return sorted(waves, key=lambda wave: wave.top)
 

@@ -165,6 +165,55 @@ def ways(found: Sequence[Way]) -> Axes:
     return ax
 
 
+def flow(names: Sequence[Sequence[str]], messages: Sequence[np.ndarray], start: np.ndarray) -> Axes:
+    """Relevance on every connection of a network small enough to draw, from the answer at the top down to the cells.
+
+    Parameters
+    ----------
+    names : the nodes of each level, from the top
+    messages : one matrix (nodes above, nodes below) from each level to the next
+        What each node hands down to each; what is missing to its own relevance is written beside it as its bias's.
+    start : (nodes,)
+        Relevance of the nodes at the top.
+    """
+    ax = plt.subplots(figsize=(6.5, 6.5), layout="constrained")[1]
+    places = [[((n + 0.5) / len(level), -depth) for n in range(len(level))] for depth, level in enumerate(names)]
+    largest = max(np.abs(matrix).max() for matrix in messages)
+    box = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"}
+    value = np.asarray(start, float)
+    for depth, (level, matrix) in enumerate(zip(names, [*messages, None], strict=True)):
+        for n, (name, (x, y)) in enumerate(zip(level, places[depth], strict=True)):
+            text = f"{name}\n{value[n] + 0:.3g}"
+            frame = box | {"ec": "black", "boxstyle": "round,pad=0.35"}
+            ax.text(x, y, text, ha="center", va="center", zorder=3, bbox=frame)
+            if matrix is None:
+                continue
+            kept = value[n] - matrix[n].sum()
+            if abs(kept) > 1e-4 * largest:
+                ax.text(
+                    x + 0.065, y + 0.19, f"bias {kept:.3g}", fontsize="small", c="#555555", ha="center", bbox=box, zorder=2
+                )
+            for m in np.flatnonzero(np.abs(matrix[n]) > 1e-4 * largest):
+                (x1, y1), message = places[depth + 1][m], matrix[n, m]
+                colour = "#b2182b" if message > 0 else "#2166ac"
+                ax.plot([x, x1], [y, y1], c=colour, lw=1 + 7 * abs(message) / largest, alpha=0.7, zorder=1)
+                far = 0.6 if n % 2 else 0.4  # so that numbers on lines that cross stay apart
+                ax.text(
+                    x + far * (x1 - x),
+                    y + far * (y1 - y),
+                    f"{message:.3g}",
+                    c=colour,
+                    ha="center",
+                    va="center",
+                    bbox=box,
+                    zorder=2,
+                )
+        value = None if matrix is None else matrix.sum(0)
+    ax.set(xlim=(0, 1), ylim=(0.6 - len(names), 0.4))
+    ax.set_axis_off()
+    return ax
+
+
 def _columns(count: int) -> int:
     return 1 if count == 1 else 2 if count in (2, 4) else 3
 

@@ -35,6 +35,7 @@ PACKAGES = {
     "violin": "Violin",
     "saxophone": "Soprano Sax",
 }
+ABOUT = {"licence": "CC BY 3.0", "by": "N. Brosowsky and others, tonejs-instruments"}
 PER_INSTRUMENT = 12
 SECONDS, FADE, LEAD_IN = 4.0, 0.05, 0.25
 _TONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -94,11 +95,10 @@ def build(folder: Path):
             rows.append(
                 {"file": file, "instrument": instrument, "pitch": _pitch(files[n]), "source": source, "sha256": sha256}
             )
-    about = {"licence": "CC BY 3.0", "by": "N. Brosowsky and others, tonejs-instruments", "notes": rows}
-    (FOLDER / "notes.json").write_text(json.dumps(about, indent=1) + "\n")
+    (FOLDER / "notes.json").write_text(json.dumps({**ABOUT, "notes": rows}, indent=1) + "\n")
 
 
-ODE, CHORALE = "ode.ogg", "chorale.mid"
+ODE, CHORALE, BWV = "ode.ogg", "chorale.mid", 269
 # Beethoven's Ode to Joy in C, a line after another: who plays, which octave, from which second on.
 _ODE = (
     (4, 1),
@@ -149,7 +149,7 @@ def build_chorale():
     midi = mido.MidiFile(ticks_per_beat=480)
     midi.tracks.append(mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(92))]))
     players = ("String Ensemble 1", "Soprano Sax", "Hammond Organ", "Acoustic Bass")
-    for channel, (player, part) in enumerate(zip(players, corpus.parse("bach/bwv269").parts, strict=True)):
+    for channel, (player, part) in enumerate(zip(players, corpus.parse(f"bach/bwv{BWV}").parts, strict=True)):
         program = INSTRUMENTS[instrument_index(player)].program
         track = mido.MidiTrack([mido.Message("program_change", channel=channel, program=program)])
         events = []

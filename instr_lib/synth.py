@@ -106,7 +106,9 @@ def find_soundfont(name: str | None = None) -> Path:
             return path
     remedy = _REMEDY
     if name != "FluidR3":
-        remedy = f"'make soundfonts' installs it (from the package {SOUNDFONTS[name].package}); or put it into {_PLACES[-1]}"
+        remedy = (
+            f"'make soundfonts' installs it (from the package {SOUNDFONTS[name].package}); or put it into {_PLACES[-1]}"
+        )
     raise SoundfontError(f"the soundfont {SOUNDFONTS[name].file} was not found; {remedy}")
 
 

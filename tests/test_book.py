@@ -5,11 +5,15 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from pybtex.database import parse_file
 
 import instr_lib as il
 
@@ -24,6 +28,12 @@ def read(path):
 
 def source(cell):
     return "".join(cell["source"])
+
+
+def prose(path):
+    """Its Markdown, without code in it."""
+    text = "\n".join(source(cell) for cell in read(path) if cell["cell_type"] == "markdown")
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -45,6 +55,48 @@ def test_every_chapter_asks_promises_concludes_and_links(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_headings_are_in_order(path):
+    """One title, first of all, and no level left out on the way down."""
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", prose(path), flags=re.M)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(lower <= upper + 1 for upper, lower in pairwise(levels))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_figure_is_referred_to_in_its_section(path):
+    section, figures, referred = "", {}, set()
+    for cell in read(path):
+        if cell["cell_type"] == "markdown":
+            for part in re.split(r"^(?=#)", source(cell), flags=re.M):
+                section = part.splitlines()[0] if part.startswith("#") else section
+                names = re.findall(r"\{numref\}`(?:[^`<]*<)?([^`>]+)>?`", part)
+                referred |= {(section, name) for name in names}
+        elif figure := cell["metadata"].get("mystnb", {}).get("figure"):
+            figures[figure["name"]] = section
+    lonely = {name: section for name, section in figures.items() if (section, name) not in referred}
+    assert not lonely, "refer to these with {numref}`name`"
+
+
+def test_names_of_figures_are_unique():
+    figures = [cell["metadata"].get("mystnb", {}).get("figure", {}) for path in NOTEBOOKS for cell in read(path)]
+    pages = "\n".join(page.read_text() for page in (ROOT / "book").glob("*.md"))
+    names = [figure["name"] for figure in figures if figure] + re.findall(r"^:name: (\S+)", pages, flags=re.M)
+    assert len(names) > 40
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_exercises_are_three_to_five_from_looking_to_a_thesis(path):
+    cells = read(path)
+    (start,) = [n for n, cell in enumerate(cells) if re.search("^## Exercises$", source(cell), flags=re.M)]
+    text = "\n".join(source(cell) for cell in cells[start:] if cell["cell_type"] == "markdown").split("## Exercises")[1]
+    numbers = [int(number) for number in re.findall(r"^\*\*(\d+)\.\*\* ", text, flags=re.M)]
+    assert numbers == list(range(1, len(numbers) + 1)) and 3 <= len(numbers) <= 5
+    assert "*(a thesis)*" in text
+    assert any("hide-cell" in cell["metadata"].get("tags", []) for cell in cells[start:]), "no solution"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_profiles_give_what_the_notebooks_ask_for(path):
     (parameters,) = [c for c in read(path) if "parameters" in c["metadata"].get("tags", [])]
     asked = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
@@ -62,11 +114,29 @@ def test_profiles_give_what_the_notebooks_ask_for(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_numbers_in_prose_come_from_cells(path):
     """No decimal fraction is typed into prose that could be a result; quoted facts of the report are few and known."""
-    known = {"0.3", "0.5", "0.6", "0.8", "0.15", "0.001", "4.99", "0.92", "1.000"}
+    known = {"0.3", "0.5", "0.6", "0.8", "0.15", "0.001", "4.99", "0.92", "1.000", "3.0"}  # CC BY 3.0
     for cell in read(path):
         if cell["cell_type"] == "markdown":
-            prose = re.sub(r"\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)", "", source(cell), flags=re.S)
+            prose = re.sub(r"CC BY[A-Z-]* \d\.\d|\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)", "", source(cell), flags=re.S)
             assert set(re.findall(r"\b\d+\.\d+\b", prose)) <= known
+
+
+# Decimals and percentages that a page in Markdown may type: versions, settings, kinds of interval; no results.
+TYPED = {
+    "from_the_report": {"95 %", "0.62", "7.8", "0.001", "4.99", "20 %", "0.5", "44.1"},  # what the report says
+    "how_to": {"3.11", "3.13"},
+    "model_card": {"95 %", "1.000"},
+    "scale_out": {"2.8", "0.001", "0.0001"},
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda p: p.stem)
+def test_numbers_in_pages_come_from_files(path):
+    """What is not Jinja's, code, a formula, a style or a link, holds no number that could be a result."""
+    text = re.sub(r"<!--.*?-->|<style>.*?</style>|```.*?```|\{%.*?%\}|\{\{.*?\}\}", "", path.read_text(), flags=re.S)
+    text = re.sub(r"CC BY[A-Z-]* \d\.\d|\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)|<.*?>", "", text, flags=re.S)
+    found = set(re.findall(r"\b\d+\.\d+\b|\b\d+(?:\.\d+)? ?%", text))
+    assert found <= TYPED.get(path.stem, set()), f"let a cell or a file give {found - TYPED.get(path.stem, set())}"
 
 
 def test_seeds_go_on_from_the_full_run():
@@ -82,6 +152,79 @@ def test_numbers_in_cards_come_from_files(name):
     # 12 logits, 95 % intervals, exercise 2, chapters, numbered lists, the dB scale's end; and how "no error" reads
     known = {"12", "95", "1", "2", "3", "4", "5", "7", "9", "0", "1.000"}
     assert set(re.findall(r"\d+(?:\.\d+)?", typed.replace("SHA-256", "").replace("F1", ""))) <= known
+
+
+@pytest.mark.parametrize("name", ["index", "from_the_report"])
+def test_results_in_pages_come_from_files(name):
+    """What the report or its code says may be typed; what came out here may not."""
+    text = (ROOT / "book" / f"{name}.md").read_text()
+    typed = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|`.*?`|\]\(.*?\)", "", text, flags=re.S)
+    # sampling and learning rate; seconds a clip; 0.5 on logits as a probability; a quantile of chi-squared
+    assert set(re.findall(r"\d+\.\d+", typed)) <= {"44.1", "0.001", "4.99", "0.5", "0.62", "7.8"}
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    """What the pages are told in the default profile."""
+    sys.path.insert(0, str(ROOT / "book"))
+    try:
+        import build
+    finally:
+        sys.path.pop(0)
+    return build, build.facts("quick", tmp_path_factory.mktemp("facts"))
+
+
+def filled(facts, name, folder, **changed):
+    module, told = facts
+    page = folder / f"{name}.md"
+    page.write_text((ROOT / "book" / page.name).read_text())
+    module.fill_in(folder, told | changed)
+    return page.read_text()
+
+
+def test_welcome_says_what_the_files_say(facts, tmp_path):
+    text, told = filled(facts, "index", tmp_path), facts[1]
+    found = {name: content["rows"] for name, content in told["results"].items()}
+    mass = found["grades"]["compact, CRP, contrastive"]["scores"]["mass"][0]
+    lost = found["interventions"]["harmonics"]["compact"]["harmonics of another"]["lost"][0]
+    assert f"{100 * mass:.0f}\N{NO-BREAK SPACE}%" in text and f"{100 * lost:.0f}\N{NO-BREAK SPACE}%" in text
+    notes = np.array([note.instrument for note in il.recorded_notes()])
+    for network in ("compact", "robust"):
+        assert f"{found['beyond'][f'{network}, TimGM6mb']['macro'][0]:.2f}" in text
+        answers = np.array(found["beyond"][f"{network}, real notes"]["answers"])
+        right = np.mean([(answers[notes == i] == i).mean() for i in np.unique(notes)])
+        assert f"{100 * right:.0f}\N{NO-BREAK SPACE}%" in text
+
+
+def test_verdicts_follow_the_results(facts, tmp_path):
+    text, told = filled(facts, "from_the_report", tmp_path), facts[1]
+    claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
+    assert "**Reproduced.**" in claim
+    results = json.loads(json.dumps(told["results"]))
+    results["interventions"]["rows"]["harmonics"]["original"]["harmonics of another"]["beyond control"] = [-0.2, -0.3, -0.1]
+    text = filled(facts, "from_the_report", tmp_path, results=results)
+    claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
+    assert "**Not reproduced.**" in claim and "-0.20 (-0.30 to -0.10)" in claim
+
+
+@pytest.mark.parametrize("name", ["index", "from_the_report"])
+def test_pages_need_no_results(facts, tmp_path, name):
+    few = {kind: facts[1]["models"][kind] for kind in ("original", "compact")}
+    text = filled(facts, name, tmp_path, results={}, models=few, truthful=None)
+    assert "in this profile yet" in text
+
+
+def test_every_source_can_be_found_and_is_cited():
+    entries = parse_file(ROOT / "book" / "references.bib").entries
+    texts = [path.read_text() for path in (ROOT / "book").glob("*.md")]
+    texts += ["\n".join(source(cell) for cell in read(path)) for path in NOTEBOOKS]
+    cited = re.findall(r"\{cite:\w+\}`([^`]+)`", "\n".join(texts))
+    assert {key.strip() for keys in cited for key in keys.split(",")} == set(entries)
+    for key, entry in entries.items():
+        # The report was published with its code, under no address that is known to last.
+        assert key == "report" or {"doi", "eprint", "isbn", "url"} & set(entry.fields), key
+        assert re.fullmatch(r"10\.\d{4,9}/\S+", entry.fields.get("doi", "10.1234/none")), key
+        assert entry.persons["author"] and entry.fields["title"] and entry.fields["year"], key
 
 
 class Page(HTMLParser):

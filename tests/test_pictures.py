@@ -158,3 +158,12 @@ def test_silence_and_empty_heatmaps_can_be_drawn():
     silence = np.full((128, 431), FLOOR_DB, np.float32)
     assert plots.heatmap_limit(np.zeros((1, 128, 431))) == 1.0
     plots.heatmap(np.zeros((128, 431)), silence).figure.canvas.draw()
+
+
+def test_flow_writes_every_message_and_what_the_biases_keep():
+    ax = plots.flow([["logit"], ["a", "b"], ["cell"]], [np.array([[7.0, -2]]), np.array([[4.0], [-2]])], np.array([6.0]))
+    texts = [text.get_text() for text in ax.texts]
+    assert [text for text in texts if "\n" in text] == ["logit\n6", "a\n7", "b\n-2", "cell\n2"]
+    assert sorted(text for text in texts if "\n" not in text) == ["-2", "-2", "4", "7", "bias 1", "bias 3"]
+    red, blue = (max(line.get_linewidth() for line in ax.lines if line.get_color() == c) for c in ("#b2182b", "#2166ac"))
+    assert red > blue

@@ -119,7 +119,7 @@ def test_description_is_complete(name):
     assert {*info["data"]} >= {"n_clips", "seed", "split", "soundfont", "versions", "fingerprint"}
     assert {*info["data"]["soundfont"]} == {"name", "sha256"}
     assert {*info["data"]["versions"]} >= {"fluidsynth", "numpy", "scipy"}
-    assert {*info["settings"]} - {"augment"} == {*vars(il.TrainSettings())}
+    assert {*info["settings"]} - {"augment", "penalty"} == {*vars(il.TrainSettings())}
     assert {*info["machine"]} >= {"system", "processor", "threads", "gpu", "python", "torch"}
     assert list(info["test"]["f1"]) == NAMES
     for score in (info["test"]["macro_f1"], *info["test"]["f1"].values()):
@@ -174,8 +174,9 @@ def test_truthful_hears_as_well_to_half_a_point():
 
 def test_robust_never_learned_from_what_it_is_tested_on():
     robust = published()["robust"]
-    first, then = (part["data"]["variation"] for part in (robust["before"], robust))
-    assert set(first["soundfonts"]) == set(then["soundfonts"]) == {"FluidR3", "GeneralUser", "OPL3"}
+    first, *later = (part["data"]["variation"] for part in (*robust["before"], robust))
+    for variation in (first, *later):
+        assert set(variation["soundfonts"]) <= {"FluidR3", "GeneralUser", "OPL3", "Sonivox", "Freepats"}
     assert all(first[name] for name in ("registers", "levels", "playing", "relatives", "room"))
     assert sum(p.numel() for p in il.RobustCNN().parameters()) <= 1_000_000
 
@@ -188,10 +189,10 @@ def test_published_results_belong_to_the_published_networks():
 
 @pytest.fixture(scope="module")
 def other_font(need_soundfont, tmp_path_factory) -> il.ClipDataset:
-    """The first 150 clips of the test stream, by a soundfont that no network learned from."""
+    """The 400 clips of chapter 9: the first of the test stream, by a soundfont that no network learned from."""
     font = find_or_skip("TimGM6mb")
     path = tmp_path_factory.mktemp("other") / "test"
-    return il.generate(path, 150, split="test", soundfont=font, progress=False)
+    return il.generate(path, 400, split="test", soundfont=font, progress=False)
 
 
 def find_or_skip(name):
@@ -208,7 +209,7 @@ def test_score_on_the_other_soundfont_is_found_again(other_font, name):
     row = results.read(MODELS.parent / "results" / "beyond.json")["rows"][f"{name}, TimGM6mb"]
     predicted = il.predict(il.load_model(MODELS / f"{name}.safetensors"), other_font.mels()) > 0.5
     macro, _ = il.bootstrap_f1(other_font.labels, predicted)
-    assert macro.low <= row["macro"][0] <= macro.high
+    assert macro.value == pytest.approx(row["macro"][0], abs=0.005)  # the same clips, to rounding
 
 
 @pytest.mark.parametrize("name", ["compact", "robust"])

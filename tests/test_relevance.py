@@ -21,7 +21,7 @@ from zennit.types import Convolution
 
 import instr_lib as il
 from instr_lib import concepts
-from instr_lib.lrp import can_trace
+from instr_lib.lrp import Trace, can_trace
 from instr_lib.models import Front, TimePool
 
 COMPOSITES = {
@@ -171,6 +171,25 @@ def test_a_module_without_a_front_gets_decibels(paper_network, paper_mel):
     direct = by_crp(paper_network.layers, torch.from_numpy(paper_mel)[:, None], [0], "epsilon_plus_flat")
     assert np.array_equal(heat, direct.sum(axis=1))
     assert not close(heat, il.relevance(paper_network, paper_mel, [0], composite="epsilon_plus_flat"))
+
+
+# One layer of two neurons (appendix B): inputs 2, 1 and 0; the first neuron gets 8 - 3 + 0 and 4 from its bias, the second
+# 4 + 4 + 0 and -2 from its bias; they hand on 36 and 24.
+@pytest.mark.parametrize(
+    "rule, expected",
+    [
+        ("epsilon", (32 + 16, -12 + 16, 0)),  # 36 as 8 : -3 : 4, 24 as 4 : 4 : -2
+        ("z+", (24 + 12, 0 + 12, 0)),  # 36 as 8 : 0 : 4, 24 as 4 : 4
+        ("gamma", (30 + 15, -9 + 15, 0)),  # 36 as 10 : -3 : 5, 24 as 5 : 5 : -2
+        ("alpha2beta1", (48 + 24, -36 + 24, 0)),  # twice z+, less 36 to the -3 alone, less 24 to the bias alone
+        ("flat", (12 + 8, 12 + 8, 12 + 8)),
+    ],
+)
+def test_every_rule_at_a_layer_on_paper(rule, expected):
+    layer = nn.Conv2d(1, 2, (1, 3))
+    layer.weight.data[:, 0, 0], layer.bias.data[:] = torch.tensor([[4.0, -3, 5], [2, 4, 1]]), torch.tensor([4.0, -2])
+    trace = Trace(nn.Sequential(layer), torch.tensor([[[[2.0, 1, 0]]]]), ((rule,), "epsilon"))
+    assert trace.back(torch.tensor([[[[36.0]], [[24.0]]]])).flatten().tolist() == pytest.approx(expected, abs=1e-4)
 
 
 # Slowly, from the definitions, in float64

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from packaging.requirements import Requirement
 
 import instr_lib as il
-from instr_lib import synth
+from instr_lib import freepats, synth
 
 ROOT = Path(__file__).parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -103,9 +103,14 @@ def test_whole_soundfont_is_taken(project, tmp_path):
 
 def test_soundfont_is_looked_for_where_the_library_looks():
     assert load("setup").SOUNDFONT_PLACES == synth._PLACES
-    others = {Path(file).name: package for file, package in load("setup").OTHER_SOUNDFONTS.items()}
-    assert others == {font.file: font.package for name, font in synth.SOUNDFONTS.items() if name != "FluidR3"}
-    assert {str(Path(file).parent) for file in load("setup").OTHER_SOUNDFONTS} <= {*synth._PLACES, synth._MINUET}
+    setup = load("setup")
+    packages = {font.package for name, font in synth.SOUNDFONTS.items() if name != "FluidR3"}
+    assert {*setup.OTHER_SOUNDFONTS.values(), setup.SONIVOX[0].rpartition("@")[0]} == packages
+    ready = {Path(file).name: package for file, package in setup.OTHER_SOUNDFONTS.items() if file.endswith(".sf2")}
+    assert ready.items() <= {font.file: font.package for font in synth.SOUNDFONTS.values()}.items()
+    places = {str(Path(file).parent) for file in setup.OTHER_SOUNDFONTS if file.endswith(".sf2")} | {str(setup.MADE)}
+    assert places <= {*synth._PLACES, synth._MINUET}
+    assert str(freepats.FOLDER) in {str(Path(file).parent) for file in setup.OTHER_SOUNDFONTS}
 
 
 def test_other_pythons_are_refused(project):
@@ -189,7 +194,7 @@ def test_lock_is_exact_and_holds_what_the_project_asks_for():
     assert list(locked) == sorted(locked) and {"setuptools", "wheel"} <= set(locked)
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         if line and line[0] != "#":
-            asked = Requirement(line)
+            asked = Requirement(line.split(" #")[0])
             assert asked.specifier.contains(locked[asked.name.lower()]), line
 
 
@@ -354,6 +359,11 @@ def test_pages_are_filled_in(fill_in):
     none = dict.fromkeys(score)
     assert fill_in("Built in **{{profile}}**, {{ profile }}.\n", profile="tiny") == "Built in **tiny**, tiny.\n"
     assert fill_in("{{ a | interval }} {{ b | interval }}\n", a=score, b=none) == "0.957 (0.900–1.000) –\n"
+    assert fill_in("{{ [-0.001, -1, 0.5] | interval(2, ' to ') }}") == "0.00 (-1.00 to 0.50)"
+    few = {"far": ["-inf", "-inf", 6], "lost": [None, None, None]}  # as results.kept writes them
+    assert fill_in("{{ far | interval(0) }} {{ lost | interval }}", **few) == "-inf (-inf–6) –"
+    judged = "{{ [a, b] | verdict }}, {{ [a] | verdict(0.3) }}, {{ [b | against] | verdict(-0.1) }}"
+    assert fill_in(judged, a=[0.4, 0.2, 0.6], b=[0, -0.05, 0.05]) == "reproduced in part, not reproduced, reproduced"
     assert fill_in("{{ x | mean }} {{ '%.2f' | format(x | deviation) }}", x=[1, 2]) == "1.5 0.71"
     rows = "| a |\n|---|\n{%- for x in xs %}\n| {{ x }} |\n{%- endfor %}\n\nEnd<!-- of all -->.\n"
     assert fill_in(rows, xs=[1, 2]) == "| a |\n|---|\n| 1 |\n| 2 |\n\nEnd.\n"
@@ -385,7 +395,7 @@ f"{x:.3f} {y}"; {"a": {"b": 1} }
         ("{{ none.seconds }}", "no attribute 'seconds'"),
         ("{{ '%.2f' | format(models.original.f1) }}", "must be real number"),
         ("{{ [1] | deviation }}", "two data points"),
-        ("{{ models.original.f1 | interval }}", "not subscriptable"),
+        ("{{ models.original.f1 | interval }}", "not iterable"),
         ("{% if models %}", "endif"),
     ],
 )
@@ -401,9 +411,12 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     out.mkdir()
     facts = module.facts("tiny", out)
     assert facts["profile"] == "tiny" and facts["models"] == facts["data"] == {} and facts["bench"] is None
+    assert facts["results"] == {}
 
     with open(book / "profiles" / "tiny.yml", "a") as profile:
-        profile.write("MODELS: ../_build/tiny/models\n")
+        profile.write("MODELS: ../_build/tiny/models\nRESULTS: ../_build/tiny/results\n")
+    kept = out / "tiny" / "results" / "grades.json"
+    il.results.kept(kept, {"clips": 3}, {"a row": lambda: {"mass": 0.5}}, progress=False)
     weights = out / "tiny" / "models" / "original.safetensors"
     clips = {"data": {"n_clips": 30, "seed": 2}, "test": {"n_clips": 20, "seed": 2}}
     il.save_model(il.OriginalCNN(), weights, **clips)
@@ -412,6 +425,7 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     for _ in range(2):  # counted, then read
         facts = module.facts("tiny", out)
         assert facts["models"] == {"original": il.model_info(weights)} and facts["bench"] == {"a": 1}
+        assert facts["results"]["grades"]["rows"] == {"a row": {"mass": 0.5}}
         for split, n in (("train", 30), ("test", 20)):
             scores = [il.clip_score(i, 2, split) for i in range(n)]
             counted = facts["data"][split]
@@ -419,6 +433,10 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
             assert counted["together"] == {str(k): sum(len(s.instruments) == k for s in scores) for k in range(1, 5)}
             assert counted["notes"] == sum(len(s.notes) for s in scores) and counted["hours"] == n * 5 / 3600
 
+    kept.write_text('{"settings": ')
+    with pytest.raises(SystemExit, match=r"^book: .*grades\.json is damaged"):
+        module.facts("tiny", out)
+    kept.unlink()
     weights.with_suffix(".json").write_text('{"architecture": ')
     with pytest.raises(SystemExit, match=r"^book: .*original\.json cannot be read.*restore"):
         module.facts("tiny", out)
