@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FOOTER = '<div style="width:100%;text-align:center;font:8pt sans-serif"><span class="pageNumber"></span></div>'
 LICENCE = "Text and figures: CC BY 4.0. Code: MIT."
+MARGIN = dict(top="16mm", bottom="18mm", left="18mm", right="18mm")
+NUMBER = "all => document.querySelectorAll('.in-it span').forEach((place, i) => { place.textContent = all[i]; })"
 CALM = "async () => { if (window.MathJax?.Hub) await new Promise(done => MathJax.Hub.Queue(done)); }"
 
 
@@ -62,26 +64,24 @@ def print_book(site: Path, file: Path):
     titles = {page: title(text.h1) for page, text in articles.items()}
     made = re.search(r"Made on .+?(?= with )", " ".join(text.get_text() for text in articles.values()))
     cover = "".join(f"<p>{html.escape(line)}</p>" for line in (config["title"], config["author"], f"{made[0]}. {LICENCE}"))
+    rows = "".join(
+        f'<li><a href="#{anchor(page)}">{html.escape(name)}<span></span></a></li>' for page, name in titles.items()
+    )
+    before = f'<header class="cover">{cover}</header><nav class="in-it"><p>Contents</p><ol>{rows}</ol></nav>'
     # In the folder of the root, from where all that pages name is as far away as it is from them.
-    one, numbers = site / Path(toc["root"]).with_name("print.html"), {}
+    one = site / Path(toc["root"]).with_name("print.html")
+    one.write_text(f'{head}</head><body class="whole">{before}{body}</body></html>')
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
+        tab = chromium.new_context(offline=True, color_scheme="light").new_page()
+        tab.goto(one.as_uri())
+        tab.evaluate(CALM)
         for last in (False, True):
-            rows = "".join(
-                f'<li><a href="#{anchor(page)}">{html.escape(name)}<span>{numbers.get(anchor(page), "")}</span></a></li>'
-                for page, name in titles.items()
-            )
-            before = f'<header class="cover">{cover}</header><nav class="in-it"><p>Contents</p><ol>{rows}</ol></nav>'
-            one.write_text(f'{head}</head><body class="whole">{before}{body}</body></html>')
-            tab = chromium.new_context(offline=True, color_scheme="light").new_page()
-            tab.goto(one.as_uri())
-            tab.evaluate(CALM)
-            paper = dict(format="A4", margin=dict(top="16mm", bottom="18mm", left="18mm", right="18mm"))
             footer = dict(display_header_footer=True, header_template="<i></i>", footer_template=FOOTER)
-            pdf = tab.pdf(**paper, **footer, outline=last, tagged=last)
-            printed = PdfReader(io.BytesIO(pdf))
+            printed = PdfReader(io.BytesIO(tab.pdf(format="A4", margin=MARGIN, **footer, outline=last, tagged=last)))
             found = printed.named_destinations
-            numbers = {name.lstrip("/"): printed.get_destination_page_number(found[name]) + 1 for name in found}
+            numbers = [printed.get_destination_page_number(found[f"/{anchor(page)}"]) + 1 for page in pages]
+            tab.evaluate(NUMBER, numbers)
         chromium.close()
     one.unlink()
     writer = PdfWriter(clone_from=printed)
