@@ -251,7 +251,7 @@ def chapters(book):
 def test_pictures_have_alternative_text_and_captions(chapters):
     for name, page in chapters.items():
         figures = [i for i in page.images if "_images" in i["src"]]
-        assert figures or name == "06_explorer", name
+        assert figures or "ex-says" in page.text, name  # the explorer draws its own
         for image in figures:
             assert len(image["alt"]) > 30 and "_images" not in image["alt"], (name, image)
         assert page.captions >= len(figures), name
@@ -277,8 +277,8 @@ def test_pages_say_how_they_were_made(book, chapters):
 def test_every_network_of_the_run_is_tested_once(book):
     info = il.models_info(book / "smoke" / "models")
     assert set(info) == {"original", "compact", "compact-1", "robust"}
-    for about in info.values():
-        assert about["test"]["n_clips"] == 60 and about["data"]["n_clips"] == 100
+    for name, about in info.items():
+        assert about["test"]["n_clips"] == 60 and about["data"]["n_clips"] == (60 if name == "robust" else 100)
         assert about["test"]["split"] == "test" and about["profile"] == "smoke"
     assert len({about["sha256"] for about in info.values()}) == 4
 
