@@ -335,6 +335,10 @@ def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     if url := repository():
         add_buttons(source / "_config.yml", url)
     fill_in(source, facts(profile, out))
+    made = provenance(profile)
+    for page in source.rglob("*.md"):
+        with page.open("a") as end:
+            end.write(f"\n---\n\n{made}\n")
     for page in notebooks:
         notebook = nbformat.read(out / profile / "executed" / page.name, 4)
         publish(notebook)
