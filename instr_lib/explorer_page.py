@@ -74,7 +74,7 @@ def page(
         synth = Synth()
     except SynthError:  # without a soundfont nobody owns a cell, and the page does not speak of it
         synth = None
-    return _section([_clip(model, clip, layer, n_channels, names or {}, synth) for clip in clips], first)
+    return _section([_clip(model, clip, layer, n_channels, names or {}, synth) for clip in clips], first, "clips")
 
 
 def recording_page(model: torch.nn.Module, recording: Recording, progress: bool = True) -> HTML:
@@ -94,7 +94,7 @@ def recording_page(model: torch.nn.Module, recording: Recording, progress: bool 
             windows, recording.name, len(heard.starts), unit="window", disable=not progress
         )
     ]
-    return _section(content, 0, timeline(heard))
+    return _section(content, 0, recording.name, timeline(heard))
 
 
 def timeline(heard: Heard) -> str:
@@ -163,7 +163,7 @@ def _window(model, sound: np.ndarray, start: float, mel: np.ndarray, probabiliti
     }
 
 
-def _section(clips: list[dict], first: int, above: str = "") -> HTML:
+def _section(clips: list[dict], first: int, of: str, above: str = "") -> HTML:
     content = {
         "bands": N_MELS,
         "frames": N_FRAMES,
@@ -180,8 +180,9 @@ def _section(clips: list[dict], first: int, above: str = "") -> HTML:
     data = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
     static = resources.files(__package__) / "static"
     style, script = (static.joinpath(f"explorer.{ending}").read_text() for ending in ("css", "js"))
+    label = html.escape(f"Explorer of {of}")  # a screen reader tells two on one page by it
     return HTML(
-        f'<style>{style}</style><section class="ex{" ex-plain" * bool(above)}" aria-label="Explorer of relevance">'
+        f'<style>{style}</style><section class="ex{" ex-plain" * bool(above)}" aria-label="{label}">'
         f"{above}{_CONTROLS}"
         f'<script type="application/json" class="ex-data">{data}</script><script>{script}</script></section>'
     )

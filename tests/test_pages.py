@@ -182,7 +182,7 @@ def test_pages_and_site_are_light(site):
 
 
 def test_the_first_screen_is_there_in_3_s_on_a_slow_line(browser, site):
-    """1.6 Mbit/s and 150 ms to and fro, nothing kept from before and nothing compressed."""
+    """1.6 Mbit/s and 150 ms of latency, nothing kept from before and nothing compressed."""
     handler = functools.partial(Quiet, directory=site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
