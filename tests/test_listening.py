@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import instr_lib as il
-from instr_lib import explorer, explorer_page, listening, recorded
+from instr_lib import explorer, explorer_page, listening, recorded, synth
 
 ROOT = Path(__file__).parents[1]
 RATE = 44_100
@@ -171,7 +171,8 @@ def test_a_path_that_is_none_is_refused(tmp_path):
 def test_whole_files_are_not_taken_for_cut_ones(tmp_path, ending):
     for seconds in (0.2, 5.3, 30):
         sound(tone(seconds), ending)(tmp_path / "whole.bin")
-        listening.read(tmp_path / "whole.bin")
+        read = len(listening.read(tmp_path / "whole.bin").audio) / synth.SAMPLE_RATE
+        assert read == pytest.approx(seconds, abs=0.1)  # an MP3 is filled up to whole frames
 
 
 def test_a_peak_at_full_scale_is_no_clipping(tmp_path):
