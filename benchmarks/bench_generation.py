@@ -10,7 +10,7 @@ import psutil
 from plain.generate import generate
 
 import instr_lib as il
-from instr_lib import spectrogram
+from instr_lib.data import spectrogram
 from instr_lib.memory import keep_freed_memory
 
 

@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 
 import instr_lib as il
-from instr_lib import synth as ours
+from instr_lib.music import synth
 
 BATCH = 50  # clips a task, as many as il.generate hands out at a time
 
@@ -25,8 +25,8 @@ def events(score):
     notes = []  # (frame, is_on, channel, pitch, velocity)
     for note in score.notes:
         channel = channels[note.instrument]
-        notes.append((ours._to_block(note.onset), 1, channel, note.pitch, note.velocity))
-        notes.append((ours._to_block(note.end), 0, channel, note.pitch, 0))
+        notes.append((synth._to_block(note.onset), 1, channel, note.pitch, note.velocity))
+        notes.append((synth._to_block(note.end), 0, channel, note.pitch, 0))
     programs = [il.INSTRUMENTS[index].program for index in score.instruments]
     return programs, [(frame, list(group)) for frame, group in groupby(sorted(notes), key=lambda note: note[0])]
 
@@ -39,24 +39,24 @@ def _player():
 
 def play(programs, moments):
     """One clip: float32 left and right."""
-    player, lib, frames = _player(), ours._fluidsynth(), ours._BLOCKS * ours._BLOCK
+    player, lib, frames = _player(), synth._fluidsynth(), synth._BLOCKS * synth._BLOCK
     fs = lib.module
     left, right = np.empty((2, frames), np.float32)
-    synth = fs.new_fluid_synth(player._settings)
-    number = lib.add_sfont(synth, player._font)
+    voice = fs.new_fluid_synth(player._settings)
+    number = lib.add_sfont(voice, player._font)
     for channel, program in enumerate(programs):
-        fs.fluid_synth_program_select(synth, channel, number, 0, program)
+        fs.fluid_synth_program_select(voice, channel, number, 0, program)
     now = 0
     for frame, notes in [*moments, (frames, [])]:
-        lib.write_float(synth, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
+        lib.write_float(voice, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
         now = frame
         for _, is_on, channel, pitch, velocity in notes:
             if is_on:
-                fs.fluid_synth_noteon(synth, channel, pitch, velocity)
+                fs.fluid_synth_noteon(voice, channel, pitch, velocity)
             else:
-                fs.fluid_synth_noteoff(synth, channel, pitch)
-    lib.remove_sfont(synth, player._font)
-    fs.delete_fluid_synth(synth)
+                fs.fluid_synth_noteoff(voice, channel, pitch)
+    lib.remove_sfont(voice, player._font)
+    fs.delete_fluid_synth(voice)
     return left, right
 
 

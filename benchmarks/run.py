@@ -22,7 +22,7 @@ from pathlib import Path
 import claims
 import psutil
 
-from instr_lib import synth
+from instr_lib.music import synth
 
 HERE = Path(__file__).resolve().parent
 PASSES = 2

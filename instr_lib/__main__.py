@@ -25,7 +25,9 @@ def _arguments() -> argparse.Namespace:
         "recording", help="WAV, FLAC, OGG, MP3 (mono or stereo, any usual rate) or MIDI; at most 10 minutes and 100 MB"
     )
     explain.add_argument(
-        "--model", default="robust", help="robust (the default), compact, original, or a .safetensors file of ours"
+        "--model",
+        default="robust",
+        help="name of published weights (default: robust), or a .safetensors file written by il.save_model",
     )
     explain.add_argument(
         "--out", type=Path, help="the page (default: the recording's name with the ending .html, in this folder)"
@@ -43,11 +45,13 @@ def _explain(arguments: argparse.Namespace) -> str:
         raise InstrError(f"there is no folder {out.parent}: make it, or choose another with --out")
     if out.exists() and not arguments.force:
         raise InstrError(f"{out} exists already: choose another with --out, or write over it with --force")
-    from . import explorer_page, listening, models  # seconds, which --help and a wrong path need not wait for
+    from .data.recordings import read  # seconds, which --help and a wrong path need not wait for
+    from .networks.weights import load_model
+    from .show import pages
 
-    recording = listening.read(arguments.recording)
-    model = models.load_model(arguments.model)
-    page = explorer_page.document(model, recording, Path(arguments.model).stem, not arguments.quiet)
+    recording = read(arguments.recording)
+    model = load_model(arguments.model)
+    page = pages.document(model, recording, Path(arguments.model).stem, not arguments.quiet)
     part = out.with_name(out.name + ".part")
     try:
         part.write_text(page, encoding="utf-8")

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .errors import ResultsError
-from .evaluation import Interval
+from .stats import Interval
 
 
 def kept(

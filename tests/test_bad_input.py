@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 import instr_lib as il
-from instr_lib import dataset, synth
-from instr_lib.score import Note, Score
+from instr_lib.data import dataset
+from instr_lib.music import synth
+from instr_lib.music.score import Note, Score
 
 CASES = []
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import instr_lib as il
-from instr_lib import lrp
+from instr_lib.explain import lrp
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"

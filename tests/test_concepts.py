@@ -11,9 +11,9 @@ from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlus
 
 import instr_lib as il
-from instr_lib import concepts, naming
 from instr_lib.errors import InputError
-from instr_lib.relevance import ClipTrace
+from instr_lib.explain import concepts, dissection, reference_samples
+from instr_lib.explain.attribution import ClipTrace
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_parts_and_rest_are_the_whole(random_network, mel, kind, layer):
 
 
 def test_matrix_equals_one_by_one(network, data):
-    stats = concepts.channel_stats(network, data, [0, 1, 2, 3, 4], batch_size=2, progress=False)
+    stats = reference_samples.channel_stats(network, data, [0, 1, 2, 3, 4], batch_size=2, progress=False)
     assert len(stats.clips) == data.labels[:5].sum() and list(stats.relevance) == [f"conv{n}" for n in range(1, 6)]
     for row in (0, len(stats.clips) - 1):
         clip, index = stats.clips[row], stats.classes[row]
@@ -115,17 +115,17 @@ def test_matrix_equals_one_by_one(network, data):
 
 
 def test_matrix_is_kept_under_a_hash(network, random_network, data, tmp_path):
-    first = concepts.channel_stats(network, data, [0, 1], cache=tmp_path, progress=False)
+    first = reference_samples.channel_stats(network, data, [0, 1], cache=tmp_path, progress=False)
     (file,) = tmp_path.iterdir()
-    again = concepts.channel_stats(network, data, [0, 1], cache=tmp_path, progress=False)
+    again = reference_samples.channel_stats(network, data, [0, 1], cache=tmp_path, progress=False)
     assert all(np.array_equal(first.place[layer], again.place[layer]) for layer in first.place)
     assert np.array_equal(first.classes, again.classes) and list(first.peak) == list(again.peak)
-    concepts.channel_stats(random_network(il.CompactCNN, 1), data, [0, 1], cache=tmp_path, progress=False)
-    concepts.channel_stats(network, data, [0, 2], cache=tmp_path, progress=False)
+    reference_samples.channel_stats(random_network(il.CompactCNN, 1), data, [0, 1], cache=tmp_path, progress=False)
+    reference_samples.channel_stats(network, data, [0, 2], cache=tmp_path, progress=False)
     assert len(list(tmp_path.iterdir())) == 3
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match="delete it"):
-        concepts.channel_stats(network, data, [0, 1], cache=tmp_path, progress=False)
+        reference_samples.channel_stats(network, data, [0, 1], cache=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("kind", [il.CompactCNN, il.OriginalCNN])
@@ -164,21 +164,21 @@ def test_nothing_outside_the_receptive_field_matters(random_network, mel, kind, 
 
 def test_references_are_where_a_channel_peaks(data):
     network = il.load_model("compact")  # a random one likes silence as well as sound
-    stats = concepts.channel_stats(network, data, range(12), progress=False)
+    stats = reference_samples.channel_stats(network, data, range(12), progress=False)
     channel = int(stats.peak["conv3"].max(0).argmax())
-    found = concepts.references(network, stats, "conv3", channel, count=3)
+    found = reference_samples.references(network, stats, "conv3", channel, count=3)
     assert len({place.clip for place in found}) == 3 == len(found)
     assert found[0].value == stats.peak["conv3"][:, channel].max() and found[0].value >= found[1].value
     part = concepts.concept_relevance(network, data.mels([found[0].clip])[0], found[0].instrument, "conv3", [channel])[0][0]
     assert np.abs(part[found[0].field]).max() > 0
     busy = int(stats.activation["conv2"].max(0).argmax())
-    (active,) = concepts.references(network, stats, "conv2", busy, by="activation", count=1)
+    (active,) = reference_samples.references(network, stats, "conv2", busy, by="activation", count=1)
     assert active.instrument is None and active.value == stats.activation["conv2"][:, busy].max()
     index = int(stats.classes[0])
-    ours = concepts.references(network, stats, "conv5", channel, instrument=index)
+    ours = reference_samples.references(network, stats, "conv5", channel, instrument=index)
     assert all(place.instrument == index for place in ours)
     sound = il.Synth().render(data.score(found[0].clip))
-    assert 0 < len(concepts.crop_sound(sound, found[0].field)) < len(sound) / 5
+    assert 0 < len(reference_samples.crop_sound(sound, found[0].field)) < len(sound) / 5
 
 
 def test_ways_are_relevance_between_channels(network, mel):
@@ -210,9 +210,9 @@ def test_a_silenced_channel_says_nothing(network, mel):
         (lambda m, d: concepts.concept_relevance(m, d.mels([0])[0], 0, "conv1", [16]), "no channel 16: choose 0 to 15"),
         (lambda m, d: concepts.without(m, "conv1", [-1]), "no channel -1"),
         (lambda m, d: concepts.receptive_field(m, "conv1", 128 * 431), "no place"),
-        (lambda m, d: concepts.channel_stats(m, d, []), "no clips"),
-        (lambda m, d: naming.name_channels(m, d, range(5)), "too few"),
-        (lambda m, d: concepts.channel_stats(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ELU()), d, [0]), "ELU"),
+        (lambda m, d: reference_samples.channel_stats(m, d, []), "no clips"),
+        (lambda m, d: dissection.name_channels(m, d, range(5)), "too few"),
+        (lambda m, d: reference_samples.channel_stats(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ELU()), d, [0]), "ELU"),
     ],
 )
 def test_bad_questions_are_refused(network, data, work, message):
@@ -222,11 +222,11 @@ def test_bad_questions_are_refused(network, data, work, message):
 
 def test_an_instrument_that_never_plays_has_no_channels(network, data):
     clip = next(i for i in range(len(data)) if not data.labels[i, 6])
-    stats = concepts.channel_stats(network, data, [clip], progress=False)
+    stats = reference_samples.channel_stats(network, data, [clip], progress=False)
     with pytest.raises(InputError, match="Trumpet plays in none"):
         stats.ranking("conv5", "Trumpet")
     with pytest.raises(InputError, match="by 'relevance' or by 'activation'"):
-        concepts.references(network, stats, "conv5", 0, by="beauty")
+        reference_samples.references(network, stats, "conv5", 0, by="beauty")
 
 
 # Names
@@ -238,9 +238,9 @@ def test_auc_on_paper():
     # One no of four is above the lower yes, so of 2 x 4 pairs 7 are in order; ties count half.
     active = np.array([[1.0, 5], [2, 5], [3, 5], [5, 5], [4, 5], [6, 5]])
     labels = np.array([[False, False, False, False, True, True]])
-    found = naming.auc(rankdata(active, axis=0), labels)
+    found = dissection.auc(rankdata(active, axis=0), labels)
     assert np.allclose(found, [[7 / 8, 0.5]])
-    assert np.isnan(naming.auc(rankdata(active, axis=0), np.zeros((1, 6), bool))).all()
+    assert np.isnan(dissection.auc(rankdata(active, axis=0), np.zeros((1, 6), bool))).all()
 
 
 def test_moments_follow_the_score():
@@ -248,7 +248,7 @@ def test_moments_follow_the_score():
     mel = np.full((128, 431), -80, np.float32)
     mel[:, 100:200], mel[40, 250:350] = -30, -10
     times = np.array([0.5, 1.02, 1.5, 2.1, 3.02, 3.7])
-    found = naming.moments(score, mel, times)
+    found = dissection.moments(score, mel, times)
     assert found["onset"].tolist() == [-1, 1, 0, -1, 1, 0]
     assert found["release"].tolist() == [-1, -1, 0, 1, -1, 0]
     assert found["high"].tolist() == [-1, -1, 0, -1, -1, 1]
@@ -260,7 +260,7 @@ def test_moments_follow_the_score():
 
 def test_activations_are_the_loudest_band_after_relu(network, data):
     mels = data.mels(range(3))
-    found = naming.activations(network.train(), mels, batch_size=2)
+    found = dissection.activations(network.train(), mels, batch_size=2)
     assert network.training  # left as it was
     network.eval()
     for layer, channels in concepts.convolutions(network).items():
@@ -271,7 +271,7 @@ def test_activations_are_the_loudest_band_after_relu(network, data):
 
 def test_columns_of_a_map_know_their_time(network):
     for layer, steps in (("conv1", 431), ("conv3", 107), ("conv5", 26)):
-        times = naming.step_times(network, layer, steps)
+        times = dissection.step_times(network, layer, steps)
         step = times[1] - times[0]
         assert np.allclose(np.diff(times), step) and -step < times[0] < 2 * step and 4.4 < times[-1] < 5.1
 
@@ -285,16 +285,16 @@ def test_names_are_earned_by_meaning_and_not_by_luck(network, data, monkeypatch)
             steps = 26
             wander = rng.normal(size=(len(mels), steps, channels)).cumsum(1)
             found[layer] = wander.astype(np.float32)
-        times = naming.step_times(model, "conv5", 26)
+        times = dissection.step_times(model, "conv5", 26)
         for row, mel in enumerate(mels):
             clip = next(i for i in range(len(data)) if np.array_equal(data.mels([i])[0], mel))
-            label = naming.moments(data.score(clip), mel, times)["Trumpet"]
+            label = dissection.moments(data.score(clip), mel, times)["Trumpet"]
             found["conv5"][row, :, 11] = (label == 1) + 0.1 * rng.normal(size=26)
         return found
 
-    monkeypatch.setattr(naming, "activations", made_up)
-    monkeypatch.setattr(naming, "step_times", lambda model, layer, steps: np.linspace(0.1, 4.8, steps))
-    names = naming.name_channels(network, data, range(24), n_shifts=10_000, progress=False)
+    monkeypatch.setattr(dissection, "activations", made_up)
+    monkeypatch.setattr(dissection, "step_times", lambda model, layer, steps: np.linspace(0.1, 4.8, steps))
+    names = dissection.name_channels(network, data, range(24), n_shifts=10_000, progress=False)
     assert len(names) == sum(concepts.convolutions(network).values())
     (trumpet,) = [n for n in names if (n.layer, n.channel) == ("conv5", 11)]
     assert trumpet.text == "Trumpet" and trumpet.auc > 0.9 and trumpet.q <= 0.05
@@ -309,8 +309,8 @@ def test_ablation_tells_own_channels_from_others(network, data):
         weights = model.layers.linear.weight.reshape(12, 2, 128, 4)
         weights[6] = 0
         weights[6, :, 20] = 1
-    row = naming.Name("conv5", 20, "Trumpet", False, 0.9, 0.001, 0.01, True)
-    (effect,) = naming.ablate(model, data, range(24), [row], progress=False)
+    row = dissection.Name("conv5", 20, "Trumpet", False, 0.9, 0.001, 0.01, True)
+    (effect,) = dissection.ablate(model, data, range(24), [row], progress=False)
     assert effect.instrument == 6 and effect.channels == 1
     assert effect.own.low > 0 and abs(effect.others.value) < 1e-3 and effect.difference.low > 0
-    assert naming.ablate(model, data, range(24), [row._replace(earned=False)], progress=False) == []
+    assert dissection.ablate(model, data, range(24), [row._replace(earned=False)], progress=False) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib.models import models_folder
+from instr_lib.networks.weights import models_folder
 
 
 def is_array(array, shape: tuple, kind=np.float32) -> bool:

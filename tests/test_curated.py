@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib import curated, report
+from instr_lib.samples import curated, original_report
 
 
 def test_each_instrument_alone_and_the_reports_mixtures():
@@ -14,7 +14,7 @@ def test_each_instrument_alone_and_the_reports_mixtures():
     assert len(clips) == 15
     assert [clip.score.instruments for clip in clips[:12]] == [(i,) for i in range(12)]
     names = {clip.name for clip in clips}
-    assert {" + ".join(example) for example in report.EXAMPLES} <= names
+    assert {" + ".join(example) for example in original_report.EXAMPLES} <= names
     for clip in clips:
         assert clip.score.instruments == il.instrument_indices(clip.name.split(" + "))
         assert clip.audio.shape == (220_500,) and clip.mel.shape == (128, 431)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import instr_lib as il
-from instr_lib import dataset, spectrogram
+from instr_lib.data import dataset, spectrogram
 
 
 def make(folder, n_clips, n_jobs=1, **settings) -> il.ClipDataset:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib import explorer_page
+from instr_lib.data.recordings import Recording
 from instr_lib.errors import InputError
-from instr_lib.listening import Recording
+from instr_lib.show import pages
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def html():
     """The explorer over three curated clips, two of them mixtures."""
     clips = il.curated_clips()
     names = dict.fromkeys(range(128), "a <b>made-up</b> name")
-    return explorer_page.page(il.load_model("compact"), (clips[6], clips[13], clips[14]), names=names, first=1).data
+    return pages.page(il.load_model("compact"), (clips[6], clips[13], clips[14]), names=names, first=1).data
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,9 @@ def test_what_is_in_the_page(html):
 def test_nothing_to_explore():
     model = il.load_model("compact")
     with pytest.raises(InputError, match="no clips"):
-        explorer_page.page(model, ())
+        pages.page(model, ())
     with pytest.raises(InputError, match="no layer 'conv7'"):
-        explorer_page.page(model, il.curated_clips(), layer="conv7")
+        pages.page(model, il.curated_clips(), layer="conv7")
 
 
 # The page about a recording of one's own
@@ -195,7 +195,7 @@ def report(tmp_path_factory):
     """Violin, then silence, then trumpet: three windows, as `python -m instr_lib explain` writes them."""
     clips = il.curated_clips()
     sound = np.concatenate([clips[9].audio, np.zeros(220_500, np.float32), clips[6].audio])
-    text = explorer_page.document(il.load_model("compact"), Recording("<b>my song</b>.wav", sound), "compact", False)
+    text = pages.document(il.load_model("compact"), Recording("<b>my song</b>.wav", sound), "compact", False)
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(text)
     return path

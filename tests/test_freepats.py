@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib import freepats, synth
+from instr_lib import constants
+from instr_lib.music import soundfonts
+from tools import freepats
 
 VIOLIN = freepats.FOLDER / "040_Violin.pat"
 
@@ -28,7 +30,7 @@ def font(patches, tmp_path_factory):
 def cents_off(sound, pitch):
     """Distance of the strongest partial from the nearest harmonic among 1, 2 and 4, in cents."""
     size = 2**18
-    spectrum, each = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), size)), synth.SAMPLE_RATE / size
+    spectrum, each = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), size)), constants.SAMPLE_RATE / size
     frequency = 440 * 2 ** ((pitch - 69) / 12)
     found = []
     for harmonic in (1, 2, 4):
@@ -45,18 +47,18 @@ def test_every_instrument_sounds_in_tune(need_soundfont, font, instrument):
     sound = il.Synth(font).render(score)
     assert 0.02 < np.abs(sound).max() < 1
     for n, pitch in enumerate(pitches):
-        start = int((0.4 + 1.2 * n) * synth.SAMPLE_RATE)
+        start = int((0.4 + 1.2 * n) * constants.SAMPLE_RATE)
         assert abs(cents_off(sound[start : start + 30_000], pitch)) < 15
 
 
 def test_same_patches_same_bytes(patches, font, tmp_path):
     again = freepats.make_soundfont(tmp_path / "new" / "Freepats.sf2")
     assert again.read_bytes() == font.read_bytes()
-    assert synth.check_soundfont(font) == font
+    assert soundfonts.check_soundfont(font) == font
 
 
 def test_programs_that_variations_ask_for_are_there(font):
-    from instr_lib.variation import RELATIVES
+    from instr_lib.music.randomisation import RELATIVES
 
     asked = {i.program for i in il.INSTRUMENTS} | {p for programs in RELATIVES.values() for p in programs}
     assert asked == set(freepats.PATCHES)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib import truth
 from instr_lib.errors import InputError
-from instr_lib.evaluation import bootstrap
+from instr_lib.stats import bootstrap
+from instr_lib.truth import causal, grading, localisation, sanity, stems
 
 CELLS = 128 * 431
 OWNED = np.zeros((1, 128, 431), bool)
@@ -37,14 +37,14 @@ AP_HIT, AP_MISS = 1 / K + (1 - 1 / K) * K / N, K / N
     "score, expected",
     # perfect, inverted, uniform, empty, one owned cell, one other cell, against all that is owned
     [
-        (truth.mass_accuracy, (1, 0, SHARE, NAN, 1, 0, NAN)),
+        (localisation.mass_accuracy, (1, 0, SHARE, NAN, 1, 0, NAN)),
         # A single cell first, then all others level: of the quarter still to take, a quarter is owned but for that cell.
-        (truth.rank_accuracy, (1, 0, SHARE, SHARE, FIRST, LATER, 0)),
-        (truth.pointing_game, (1, 0, SHARE, NAN, 1, 0, NAN)),
-        (truth.average_precision, (1, SHARE, SHARE, SHARE, AP_HIT, AP_MISS, SHARE)),
-        (lambda h, _: truth.sparseness(h), (1 - SHARE, SHARE, 0, NAN, 1 - 1 / CELLS, 1 - 1 / CELLS, 1 - SHARE)),
+        (localisation.rank_accuracy, (1, 0, SHARE, SHARE, FIRST, LATER, 0)),
+        (localisation.pointing_game, (1, 0, SHARE, NAN, 1, 0, NAN)),
+        (localisation.average_precision, (1, SHARE, SHARE, SHARE, AP_HIT, AP_MISS, SHARE)),
+        (lambda h, _: localisation.sparseness(h), (1 - SHARE, SHARE, 0, NAN, 1 - 1 / CELLS, 1 - 1 / CELLS, 1 - SHARE)),
         (
-            lambda h, _: truth.complexity(h),
+            lambda h, _: localisation.complexity(h),
             (math.log2(CELLS / 4), math.log2(CELLS * 3 / 4), math.log2(CELLS), NAN, 0, 0, math.log2(CELLS / 4)),
         ),
     ],
@@ -57,7 +57,12 @@ def test_scores_in_closed_form(score, expected):
 def test_many_at_once_are_the_same_as_one_by_one():
     rng = np.random.default_rng(0)
     heats, owned = rng.normal(size=(5, 128, 431)), rng.random((5, 128, 431)) < 0.1
-    for score in (truth.mass_accuracy, truth.rank_accuracy, truth.pointing_game, truth.average_precision):
+    for score in (
+        localisation.mass_accuracy,
+        localisation.rank_accuracy,
+        localisation.pointing_game,
+        localisation.average_precision,
+    ):
         assert np.allclose(score(heats, owned), [score(h[None], o[None])[0] for h, o in zip(heats, owned, strict=True)])
 
 
@@ -67,7 +72,7 @@ def test_average_precision_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     heats, owned = rng.integers(-5, 20, (2, 128, 431)).astype(float), rng.random((2, 128, 431)) < 0.1
     expected = [average_precision_score(o.ravel(), h.ravel()) for h, o in zip(heats, owned, strict=True)]
-    assert np.allclose(truth.average_precision(heats, owned), expected)
+    assert np.allclose(localisation.average_precision(heats, owned), expected)
 
 
 def test_scores_are_those_of_quantus():
@@ -90,24 +95,26 @@ def test_scores_are_those_of_quantus():
         return np.array(found(**asked, **more), float)
 
     for metric, ours in (
-        (quantus.RelevanceMassAccuracy, truth.mass_accuracy),
-        (quantus.RelevanceRankAccuracy, truth.rank_accuracy),
-        (quantus.PointingGame, truth.pointing_game),
+        (quantus.RelevanceMassAccuracy, localisation.mass_accuracy),
+        (quantus.RelevanceRankAccuracy, localisation.rank_accuracy),
+        (quantus.PointingGame, localisation.pointing_game),
     ):
         assert np.allclose(theirs(metric, s_batch=owned[:, None]), ours(heats, owned), atol=1e-9), metric
-    assert np.allclose(theirs(quantus.Sparseness), truth.sparseness(heats), atol=1e-9)
-    assert np.allclose(theirs(quantus.Complexity), truth.complexity(heats) * np.log(2), atol=1e-9)  # nats, not bits
+    assert np.allclose(theirs(quantus.Sparseness), localisation.sparseness(heats), atol=1e-9)
+    assert np.allclose(theirs(quantus.Complexity), localisation.complexity(heats) * np.log(2), atol=1e-9)  # nats, not bits
 
 
 def test_nothing_owned_is_not_defined():
     nobody = np.zeros_like(OWNED)
-    assert np.isnan(truth.rank_accuracy(UNIFORM, nobody)) and np.isnan(truth.average_precision(UNIFORM, nobody))
-    assert truth.mass_accuracy(UNIFORM, nobody) == 0
+    assert np.isnan(localisation.rank_accuracy(UNIFORM, nobody)) and np.isnan(
+        localisation.average_precision(UNIFORM, nobody)
+    )
+    assert localisation.mass_accuracy(UNIFORM, nobody) == 0
 
 
 def test_own_over_others():
     other = ~OWNED
-    found = truth.own_over_others(
+    found = localisation.own_over_others(
         np.concatenate([PERFECT, INVERTED, EMPTY, PERFECT]), np.repeat(OWNED, 4, 0), [other, other, other, other[:0]]
     )
     assert found[:2].tolist() == [1, 0] and np.isnan(found[2:]).all()
@@ -123,12 +130,12 @@ def test_mean_and_interval_leave_nan_out_and_draw_clips():
 def test_area_in_closed_form():
     fractions = (0.0, 0.5, 1.0)
     curves = np.array([[3.0, 2, 1], [3, 1, 1], [1, 3, 3], [2, 2, 2]])
-    assert truth.area(curves, fractions) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
+    assert causal.area(curves, fractions) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
 
 
 @pytest.fixture(scope="module")
 def these(need_soundfont):
-    return truth.pairs(6, progress=False)
+    return stems.pairs(6, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +169,9 @@ def test_pairs_are_what_the_score_says(these, synth):
 
 def test_the_truth_gets_the_best_grade(these, ideal):
     rng = np.random.default_rng(0)
-    best = truth.grade(ideal, "compact", these=these, progress=False)
-    luck = truth.grade(lambda m, mels, c: rng.random(mels.shape), "compact", these=these, progress=False)
-    crp = truth.grade(il.relevance, "compact", these=these, progress=False)
+    best = grading.grade(ideal, "compact", these=these, progress=False)
+    luck = grading.grade(lambda m, mels, c: rng.random(mels.shape), "compact", these=these, progress=False)
+    crp = grading.grade(il.relevance, "compact", these=these, progress=False)
     assert best["precision"].value > 0.99 and best["own over others"].value == 1 and best["pointing"].value == 1
     for score in ("mass", "rank", "precision", "own over others"):
         assert best[score].value > crp[score].value > luck[score].value, score
@@ -177,8 +184,8 @@ def test_the_truth_gets_the_best_grade(these, ideal):
 def test_taking_all_of_an_instrument_out_is_the_mix_without_it(these, synth):
     model = il.load_model("compact")
     heats = np.ones_like(these.shares)
-    gone = truth.removal_curves(model, these, heats, (0.0, 1.0))
-    back = truth.removal_curves(model, these, heats, (0.0, 1.0), insert=True)
+    gone = causal.removal_curves(model, these, heats, (0.0, 1.0))
+    back = causal.removal_curves(model, these, heats, (0.0, 1.0), insert=True)
     assert np.allclose(gone[:, 0], back[:, 1], atol=1e-3) and np.allclose(gone[:, 1], back[:, 0], atol=1e-3)
     index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
     stems = synth.render_stems(il.clip_score(index, split="test"))
@@ -198,7 +205,7 @@ def test_taking_all_of_an_instrument_out_is_the_mix_without_it(these, synth):
 )
 def test_bad_methods_are_refused(these, method, message):
     with pytest.raises(InputError, match=message):
-        truth.grade(method, "compact", these=these, progress=False)
+        grading.grade(method, "compact", these=these, progress=False)
 
 
 def test_undefined_scores_are_counted(these):
@@ -207,18 +214,18 @@ def test_undefined_scores_are_counted(these):
         heats[classes % 2 == 0] = 0
         return heats
 
-    row = truth.grade(half, "compact", these=these, curves=False, progress=False)
+    row = grading.grade(half, "compact", these=these, curves=False, progress=False)
     even = int((these.classes % 2 == 0).sum())
     assert row["undefined"]["mass"] == even > 0 and row["undefined"]["rank"] == 0 and not np.isnan(row["mass"].value)
 
 
 def test_masks_and_heatmaps_must_belong_together():
     with pytest.raises(InputError, match="masks must be bool"):
-        truth.mass_accuracy(UNIFORM, OWNED.astype(float))
+        localisation.mass_accuracy(UNIFORM, OWNED.astype(float))
     with pytest.raises(InputError, match="masks must be bool of shape"):
-        truth.mass_accuracy(np.repeat(UNIFORM, 2, 0), OWNED)
+        localisation.mass_accuracy(np.repeat(UNIFORM, 2, 0), OWNED)
     with pytest.raises(InputError, match="at least 1"):
-        truth.pairs(0)
+        stems.pairs(0)
 
 
 # Pairs of one's own.
@@ -233,14 +240,14 @@ def duo(synth):
 
 def test_pairs_of_a_clip_of_ones_own(duo):
     mix, stems, players = duo
-    found = truth.pairs_of(mix, stems, players)
+    found = stems.pairs_of(mix, stems, players)
     assert found.classes.tolist() == list(players) and found.clips.tolist() == [0, 0] and found.together.tolist() == [2, 2]
     assert np.allclose(found.shares, il.ownership(stems)) and np.array_equal(found.mels[0], il.log_mel(mix))
     assert found.level[0] == pytest.approx(-found.level[1], abs=0.01)
     name = il.INSTRUMENTS[players[1]].name
-    one = truth.pairs_of(mix, stems, players, asked=[name])
+    one = stems.pairs_of(mix, stems, players, asked=[name])
     assert one.classes.tolist() == [players[1]] and np.array_equal(one.others[0][0], found.owned[0])
-    both = truth.join([found, one])
+    both = stems.join([found, one])
     assert both.clips.tolist() == [0, 0, 1] and len(both.others) == 3 and both.shares.shape == (3, 128, 431)
 
 
@@ -256,7 +263,7 @@ def test_own_clips_that_cannot_be_graded_are_refused(duo):
         ("a clip is a mix", (mix, stems[0], players[:1])),
     ):
         with pytest.raises(il.InstrError, match=message):
-            truth.pairs_of(*given)
+            stems.pairs_of(*given)
 
 
 # Sanity.
@@ -267,12 +274,12 @@ def test_randomise_changes_layers_from_the_top_and_leaves_the_network(random_net
     before = {key: value.clone() for key, value in model.state_dict().items()}
     order = [["linear"], ["conv5", "bn5"], ["conv4", "bn4"], ["conv3", "bn3"], ["conv2", "bn2"], ["conv1", "bn1"]]
     for count in range(7):
-        found = truth.randomise(model, count).state_dict()
+        found = sanity.randomise(model, count).state_dict()
         changed = {key.split(".")[1] for key in found if not np.array_equal(found[key], before[key])}
         assert changed == {name for names in order[:count] for name in names}
     assert all(np.array_equal(value, before[key]) for key, value in model.state_dict().items())
     with pytest.raises(InputError, match="6 layers with weights"):
-        truth.randomise(model, 7)
+        sanity.randomise(model, 7)
 
 
 def test_likeness_is_spearmans():
@@ -280,13 +287,13 @@ def test_likeness_is_spearmans():
 
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 1, 128, 431))
-    assert truth.alike(one, one**3)[0] == pytest.approx(1) and truth.alike(one, -one)[0] == pytest.approx(-1)
-    assert truth.alike(one, other)[0] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
-    assert np.isnan(truth.alike(one, UNIFORM)[0])
+    assert sanity.alike(one, one**3)[0] == pytest.approx(1) and sanity.alike(one, -one)[0] == pytest.approx(-1)
+    assert sanity.alike(one, other)[0] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+    assert np.isnan(sanity.alike(one, UNIFORM)[0])
 
 
 def test_contrastive_is_less_the_largest_of_the_others(random_network):
-    from instr_lib import methods
+    from instr_lib.explain import methods
 
     model, mels = (
         random_network(il.CompactCNN),

@@ -7,23 +7,24 @@ import pytest
 from scipy.stats import spearmanr
 
 import instr_lib as il
-from instr_lib import interventions as iv
+from instr_lib import stats
 from instr_lib.errors import InputError, ScoreError, SynthError
-from instr_lib.evaluation import Interval
+from instr_lib.stats import Interval
+from instr_lib.truth import edits, experiments, localisation, stems
 
 RATE = 44_100
 
 
-def one_note(synth, name: str, pitch: int = 69, duration: float = 1.5, onset: float = 0.5) -> iv.Clip:
+def one_note(synth, name: str, pitch: int = 69, duration: float = 1.5, onset: float = 0.5) -> stems.Clip:
     index = il.instrument_index(name)
-    return iv.Clip(il.Score((il.Note(index, pitch, 90, onset, duration),)), index, synth)
+    return stems.Clip(il.Score((il.Note(index, pitch, 90, onset, duration),)), index, synth)
 
 
-def tune(synth, name: str) -> iv.Clip:
+def tune(synth, name: str) -> stems.Clip:
     """Three notes, alone."""
     index = il.instrument_index(name)
     notes = ((60, 0.2, 0.9), (67, 1.5, 0.8), (64, 2.8, 1.2))
-    return iv.Clip(il.Score(tuple(il.Note(index, p, 90, t, d) for p, t, d in notes)), index, synth)
+    return stems.Clip(il.Score(tuple(il.Note(index, p, 90, t, d) for p, t, d in notes)), index, synth)
 
 
 def harmonic_power(stem: np.ndarray, pitch: int, start: float, stop: float, numbers=range(1, 20)) -> np.ndarray:
@@ -61,28 +62,28 @@ def test_only_the_named_instrument_is_played_otherwise(synth):
 
 def test_attack_and_release_are_as_long_as_asked(synth):
     lead = one_note(synth, "Square Wave Lead")
-    slow = iv.played(lead, il.Playing({"attackVolEnv": 10_200}))
+    slow = edits.played(lead, il.Playing({"attackVolEnv": 10_200}))
     assert rise(lead.stem, 0.5) < 0.02 and 0.1 < rise(slow, 0.5) < 1
     pad = one_note(synth, "New Age Pad")
     after = slice(round(2.2 * RATE), round(2.6 * RATE))  # the note ends at 2 s
-    short = iv.played(pad, il.Playing({"releaseVolEnv": -12_000}))
+    short = edits.played(pad, il.Playing({"releaseVolEnv": -12_000}))
     assert (short[after] ** 2).sum() < 1e-3 * (pad.stem[after] ** 2).sum()
 
 
 def test_the_filter_takes_high_harmonics_away(synth):
     lead = one_note(synth, "Square Wave Lead")
-    dull = iv.played(lead, il.Playing({"initialFilterFc": -6000}))
+    dull = edits.played(lead, il.Playing({"initialFilterFc": -6000}))
     before, after = (harmonic_power(s, 69, 0.8, 1.8) for s in (lead.stem, dull))
     assert after[10:].sum() / after.sum() < 0.1 * before[10:].sum() / before.sum()
 
 
 def test_a_bend_moves_the_pitch_by_as_much_as_it_says(synth):
     bass = one_note(synth, "Acoustic Bass")
-    up = iv.played(bass, il.Playing(bend=lambda t: np.where(t > 0.5, 1.0, 0.0)))
-    cents = iv.pitch(up, bass.notes[0])
+    up = edits.played(bass, il.Playing(bend=lambda t: np.where(t > 0.5, 1.0, 0.0)))
+    cents = edits.pitch(up, bass.notes[0])
     at = lambda seconds: cents[round((0.5 + seconds) * RATE)]  # noqa: E731
     assert abs(at(0.3)) < 5 and at(1.2) == pytest.approx(100, abs=5)
-    assert iv.pitch(bass.stem, bass.notes[0])[round(1.7 * RATE)] == pytest.approx(0, abs=5)
+    assert edits.pitch(bass.stem, bass.notes[0])[round(1.7 * RATE)] == pytest.approx(0, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_playing_that_does_not_exist_is_refused(make, message):
 
 def test_a_bend_of_nan_is_refused(synth):
     with pytest.raises(SynthError, match="NaN"):
-        iv.played(one_note(synth, "Violin"), il.Playing(bend=lambda t: t * np.nan))
+        edits.played(one_note(synth, "Violin"), il.Playing(bend=lambda t: t * np.nan))
 
 
 # Changes of the sound.
@@ -108,27 +109,27 @@ def test_a_bend_of_nan_is_refused(synth):
 
 def test_silenced_is_silent_there_and_untouched_elsewhere(synth):
     bass = tune(synth, "Acoustic Bass")
-    found = iv.silenced(bass, 0.1, 0.2, slice(1, 2))
+    found = edits.silenced(bass, 0.1, 0.2, slice(1, 2))
     hole = slice(round(1.6 * RATE), round(1.8 * RATE))
     assert not found[hole].any() and bass.stem[hole].any()
     edge = round(0.006 * RATE)
     assert np.array_equal(found[: hole.start - edge], bass.stem[: hole.start - edge])
     assert np.array_equal(found[hole.stop + edge :], bass.stem[hole.stop + edge :])
-    assert not iv.silenced(bass, 0, 5.0)[round(0.2 * RATE) :].any()
+    assert not edits.silenced(bass, 0, 5.0)[round(0.2 * RATE) :].any()
 
 
 def test_quieter_is_at_the_level(synth):
-    clip = next(iv.clips("Trumpet", 1, players=[3], synth=synth))
+    clip = next(stems.clips("Trumpet", 1, players=[3], synth=synth))
     for level in (0, -30):
-        stem = iv.quieter(clip, level).astype(float)
+        stem = edits.quieter(clip, level).astype(float)
         assert 10 * math.log10((stem**2).sum() / (clip.rest.astype(float) ** 2).sum()) == pytest.approx(level, abs=0.01)
     with pytest.raises(InputError, match="plays alone"):
-        iv.quieter(one_note(synth, "Trumpet"), 0)
+        edits.quieter(one_note(synth, "Trumpet"), 0)
 
 
 def test_attacks_come_from_the_other(synth):
     trumpet = tune(synth, "Trumpet")
-    found, sax = iv.attack_by(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
+    found, sax = edits.attack_by(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
     for onset in (0.2, 1.5, 2.8):
         start, change, stop = (round((onset + t) * RATE) for t in (0.01, 0.09, 0.12))
         assert np.allclose(found[start:change], sax[start:change], atol=1e-6)
@@ -138,7 +139,7 @@ def test_attacks_come_from_the_other(synth):
 def test_harmonics_that_are_taken_away_are_gone_and_others_stay(synth):
     lead = one_note(synth, "Square Wave Lead")
     before = harmonic_power(lead.stem, 69, 0.8, 1.8)
-    after = harmonic_power(iv.without_harmonics(lead, 3, 5), 69, 0.8, 1.8)
+    after = harmonic_power(edits.without_harmonics(lead, 3, 5), 69, 0.8, 1.8)
     gone = np.arange(1, 20)
     gone = (gone >= 3) & (gone <= 5)
     assert (after[gone] < 1e-4 * before[gone]).all()
@@ -147,14 +148,14 @@ def test_harmonics_that_are_taken_away_are_gone_and_others_stay(synth):
 
 def test_band_that_is_taken_away_is_gone_and_the_rest_stays(synth):
     lead = one_note(synth, "Square Wave Lead")
-    low, high = iv.without_band(lead, 2000), iv.without_band(lead, 0, 2000)
+    low, high = edits.without_band(lead, 2000), edits.without_band(lead, 0, 2000)
     assert np.allclose(low + high, lead.stem, atol=1e-4)
     assert harmonic_power(low, 69, 0.8, 1.8)[6:].sum() < 1e-4 * harmonic_power(lead.stem, 69, 0.8, 1.8)[6:].sum()
 
 
 def test_spectrum_is_the_others_and_the_level_stays(synth):
     trumpet = tune(synth, "Trumpet")
-    found, sax = iv.spectrum_by(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
+    found, sax = edits.spectrum_by(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
     profile = lambda stem: 10 * np.log10(harmonic_power(stem, 60, 0.35, 1.0) + 1e-9)  # noqa: E731
     shape = lambda stem: profile(stem) - profile(stem).mean()  # noqa: E731
     before, after = (np.abs(shape(s) - shape(sax)).mean() for s in (trumpet.stem, found))
@@ -164,7 +165,7 @@ def test_spectrum_is_the_others_and_the_level_stays(synth):
 
 def test_envelope_is_the_others_and_the_spectrum_stays(synth):
     sax = tune(synth, "Soprano Sax")
-    found, celesta = iv.envelope_by(sax, "Celesta"), sax.by("Celesta")
+    found, celesta = edits.envelope_by(sax, "Celesta"), sax.by("Celesta")
     smooth = lambda stem: np.sqrt(np.convolve(stem**2, np.ones(2205) / 2205, "same"))[::441]  # noqa: E731
     like = lambda stem: np.corrcoef(smooth(stem), smooth(celesta))[0, 1]  # noqa: E731
     assert like(found) > 0.98 > like(sax.stem) + 0.1
@@ -174,26 +175,26 @@ def test_envelope_is_the_others_and_the_spectrum_stays(synth):
 
 def test_random_spectrum_is_the_same_every_time_and_as_loud(synth):
     piano = tune(synth, "Acoustic Grand Piano")
-    one, again, other = (iv.random_spectrum(piano, seed=s) for s in (0, 0, 1))
+    one, again, other = (edits.random_spectrum(piano, seed=s) for s in (0, 0, 1))
     assert np.array_equal(one, again) and not np.allclose(one, other, atol=1e-3)
     assert (one**2).sum() == pytest.approx((piano.stem**2).sum(), rel=1e-3)
-    assert np.allclose(iv.random_spectrum(piano, spread=0), piano.stem, atol=1e-5)
+    assert np.allclose(edits.random_spectrum(piano, spread=0), piano.stem, atol=1e-5)
 
 
 def test_steady_takes_the_vibrato_away_and_can_put_it_back(synth):
     violin = one_note(synth, "Violin", 67)
-    moves = lambda stem: np.nanstd(iv.pitch(stem, violin.notes[0])[round(0.9 * RATE) : round(1.9 * RATE)])  # noqa: E731
-    assert moves(violin.stem) > 8 and moves(iv.steady(violin)) < 4
-    back = iv.steady(violin, back=True)
+    moves = lambda stem: np.nanstd(edits.pitch(stem, violin.notes[0])[round(0.9 * RATE) : round(1.9 * RATE)])  # noqa: E731
+    assert moves(violin.stem) > 8 and moves(edits.steady(violin)) < 4
+    back = edits.steady(violin, back=True)
     assert moves(back) == pytest.approx(moves(violin.stem), rel=0.1)
     assert ((back - violin.stem) ** 2).sum() < 1e-3 * (violin.stem**2).sum()
-    assert (iv.steady(violin) ** 2).sum() == pytest.approx((violin.stem**2).sum(), rel=0.05)
+    assert (edits.steady(violin) ** 2).sum() == pytest.approx((violin.stem**2).sum(), rel=0.05)
 
 
 def test_steady_at_the_start_leaves_the_vibrato(synth):
     violin = one_note(synth, "Violin", 67)
-    moves = lambda stem: np.nanstd(iv.pitch(stem, violin.notes[0])[round(1.0 * RATE) : round(1.9 * RATE)])  # noqa: E731
-    assert moves(iv.steady(violin, 0.15)) > 0.8 * moves(violin.stem)
+    moves = lambda stem: np.nanstd(edits.pitch(stem, violin.notes[0])[round(1.0 * RATE) : round(1.9 * RATE)])  # noqa: E731
+    assert moves(edits.steady(violin, 0.15)) > 0.8 * moves(violin.stem)
 
 
 # Changes of the notes.
@@ -201,36 +202,36 @@ def test_steady_at_the_start_leaves_the_vibrato(synth):
 
 def test_transposed_by_an_octave_is_twice_as_high(synth):
     lead = one_note(synth, "Square Wave Lead", 60)
-    assert np.array_equal(iv.transposed(lead, 12), one_note(synth, "Square Wave Lead", 72).stem)
+    assert np.array_equal(edits.transposed(lead, 12), one_note(synth, "Square Wave Lead", 72).stem)
 
 
 def test_reordered_keeps_onsets_and_pitches(synth):
     clip = tune(synth, "Celesta")
-    assert (iv.reordered(clip) != clip.stem).any()
-    same = iv.Clip(il.Score(tuple(n._replace(pitch=60) for n in clip.notes)), clip.instrument, synth)
-    assert np.array_equal(iv.reordered(same), same.stem)
+    assert (edits.reordered(clip) != clip.stem).any()
+    same = stems.Clip(il.Score(tuple(n._replace(pitch=60) for n in clip.notes)), clip.instrument, synth)
+    assert np.array_equal(edits.reordered(same), same.stem)
 
 
 def test_shifted_is_the_same_sound_later(synth):
     clip = one_note(synth, "Acoustic Grand Piano", onset=64 * 300 / RATE)
-    later = iv.shifted(clip, clip.notes[0].onset + 64 * 500 / RATE)
+    later = edits.shifted(clip, clip.notes[0].onset + 64 * 500 / RATE)
     assert np.allclose(later[64 * 500 :][:100_000], clip.stem[:100_000], atol=1e-6)
     with pytest.raises(ScoreError, match="a clip lasts 5 s"):
-        iv.shifted(clip, 4.0)
+        edits.shifted(clip, 4.0)
 
 
 # Asking.
 
 
 def test_clips_are_those_of_the_stream(synth):
-    found = list(iv.clips("Violin", 3, players=[2], notes=3, synth=synth))
+    found = list(stems.clips("Violin", 3, players=[2], notes=3, synth=synth))
     assert len(found) == 3
     for clip in found:
         assert len(clip.score.instruments) == 2 and len(clip.notes) >= 3
         assert np.allclose(clip.stem + clip.rest, synth.render(clip.score), atol=1e-6)
         assert clip.score in [il.clip_score(i, split="test") for i in range(200)]
     with pytest.raises(ScoreError, match="Piccolo does not play in this clip: choose among"):
-        iv.Clip(tune(synth, "Violin").score, "Piccolo", synth)
+        stems.Clip(tune(synth, "Violin").score, "Piccolo", synth)
 
 
 @pytest.fixture(scope="module")
@@ -239,86 +240,90 @@ def answers(synth):
     changes = {
         "nothing": lambda c: c.stem,
         "all": lambda c: 0 * c.stem,
-        "half": lambda c: iv.silenced(c, 0, 3.0, slice(0, 1)),
+        "half": lambda c: edits.silenced(c, 0, 3.0, slice(0, 1)),
     }
-    return iv.ask({"compact": il.load_model("compact")}, iv.clips("Piccolo", 4, synth=synth), changes)["compact"]
+    return experiments.ask({"compact": il.load_model("compact")}, stems.clips("Piccolo", 4, synth=synth), changes)[
+        "compact"
+    ]
 
 
 def test_nothing_changed_loses_nothing_and_all_taken_away_loses_all(answers):
-    assert iv.lost(answers["nothing"]) == (0, 0, 0)
-    assert iv.lost(answers["all"]) == pytest.approx((1, 1, 1))
-    assert 0 < iv.lost(answers["half"]).value < 1
-    assert iv.lost(answers["all"], minus=answers["all"]) == (0, 0, 0)
-    assert iv.recognised(answers["nothing"]).value == 1 == iv.recognised(answers["all"], before=True).value
-    assert iv.recognised(answers["all"]).value == 0
+    assert experiments.lost(answers["nothing"]) == (0, 0, 0)
+    assert experiments.lost(answers["all"]) == pytest.approx((1, 1, 1))
+    assert 0 < experiments.lost(answers["half"]).value < 1
+    assert experiments.lost(answers["all"], minus=answers["all"]) == (0, 0, 0)
+    assert (
+        experiments.recognised(answers["nothing"]).value == 1 == experiments.recognised(answers["all"], before=True).value
+    )
+    assert experiments.recognised(answers["all"]).value == 0
     assert answers["nothing"].relevance.tolist() == [0] * 4 == answers["nothing"].energy.tolist()
 
 
 def test_relevance_of_what_is_taken_away(answers, synth):
-    clip = next(iv.clips("Piccolo", 1, synth=synth))
+    clip = next(stems.clips("Piccolo", 1, synth=synth))
     mels = il.log_mel(np.stack([clip.stem + clip.rest, clip.rest]))
     heat = il.relevance(il.load_model("compact"), mels[:1], ["Piccolo"])[0]
     share = (1 - 10 ** ((mels[1] - mels[0]) / 10)).clip(min=0)
     assert answers["all"].relevance[0] == pytest.approx((heat * share).sum(), rel=1e-4)
     assert answers["all"].energy[0] == pytest.approx(((mels[0] + 80) * share).sum(), rel=1e-4)
-    assert np.isnan(iv.predicted(answers["nothing"])).all()
+    assert np.isnan(experiments.predicted(answers["nothing"])).all()
 
 
 def test_a_change_that_gives_no_stem_is_refused(synth):
     network = {"compact": il.load_model("compact")}
     for change in (lambda c: c.stem[:100], lambda c: c.stem * np.nan):
         with pytest.raises(InputError, match="the change 'odd' gave"):
-            iv.ask(network, iv.clips("Piccolo", 1, synth=synth), {"odd": change})
+            experiments.ask(network, stems.clips("Piccolo", 1, synth=synth), {"odd": change})
     with pytest.raises(InputError, match="no clips"):
-        iv.ask(network, [], {"none": lambda c: c.stem})
+        experiments.ask(network, [], {"none": lambda c: c.stem})
 
 
-def made_up(drops, evidence=None, relevance=None, energy=None) -> iv.Answers:
+def made_up(drops, evidence=None, relevance=None, energy=None) -> experiments.Answers:
     n = len(drops)
     before, after, without = np.zeros((3, n, 12), np.float32)
     after[:, 2] = -np.asarray(drops)
     without[:, 2] = -np.asarray(evidence if evidence is not None else np.ones(n))
     told = np.zeros(n)
-    return iv.Answers(
+    return experiments.Answers(
         np.full(n, 2), before, after, without, told if relevance is None else relevance, told if energy is None else energy
     )
 
 
 def test_what_is_lost_is_a_ratio_of_sums():
-    found = iv.lost(made_up([1, 2, 3], [2, 4, 2]))
+    found = experiments.lost(made_up([1, 2, 3], [2, 4, 2]))
     assert found.value == pytest.approx(6 / 8) and found.low <= found.value <= found.high
-    assert iv.lost(made_up([2] * 5, [4] * 5)) == pytest.approx((0.5, 0.5, 0.5))
+    assert experiments.lost(made_up([2] * 5, [4] * 5)) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_gained_follows_the_other_instrument():
     answers = made_up([0, 0])
     answers.after[0, 5], answers.after[1, 7] = 3, 5
-    assert iv.gained(answers, [5, 7]).value == 4 and iv.gained(answers, ["Piccolo", "Piccolo"]).value == 0
+    assert experiments.gained(answers, [5, 7]).value == 4 and experiments.gained(answers, ["Piccolo", "Piccolo"]).value == 0
 
 
 def test_prediction_is_spearmans():
     rng = np.random.default_rng(0)
     drops, told = rng.normal(size=(2, 40))
-    found = iv.predicted(made_up(drops, relevance=told))
+    found = experiments.predicted(made_up(drops, relevance=told))
     assert found.value == pytest.approx(spearmanr(drops.astype(np.float32), told).statistic, abs=1e-6)
-    assert iv.predicted(made_up(drops, energy=np.exp(drops)), by="energy").value == pytest.approx(1)
+    assert experiments.predicted(made_up(drops, energy=np.exp(drops)), by="energy").value == pytest.approx(1)
 
 
 def test_level_at_which_half_is_lost():
     levels = [0, -10, -20, -30]
     heard = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
-    assert iv.lost_below(levels, heard).value == -20
-    assert iv.lost_below(levels, heard[:2] & [True, True, False, False]).value == pytest.approx(-15)
-    assert iv.lost_below(levels, np.ones((3, 4), bool)) == (-math.inf,) * 3
-    assert np.isnan(iv.lost_below(levels, np.zeros((3, 4), bool)).value)
+    assert experiments.lost_below(levels, heard).value == -20
+    assert experiments.lost_below(levels, heard[:2] & [True, True, False, False]).value == pytest.approx(-15)
+    assert experiments.lost_below(levels, np.ones((3, 4), bool)) == (-math.inf,) * 3
+    assert np.isnan(experiments.lost_below(levels, np.zeros((3, 4), bool)).value)
 
 
 def test_verdicts():
-    assert iv.verdict(Interval(0.3, 0.2, 0.4), 0.1) == "supported"
-    assert iv.verdict(Interval(0.3, 0.05, 0.4), 0.1) == "undecided"
-    assert iv.verdict(Interval(0.05, 0.0, 0.09), 0.1) == "refuted"
-    assert iv.negative(Interval(1, 0, 3)) == (-1, -3, 0)
-    assert iv.apart(Interval(5, 2, 8), Interval(1, -3, 5)) == pytest.approx((4, -1, 9))
+    assert stats.verdict(Interval(0.3, 0.2, 0.4), 0.1) == "supported"
+    assert stats.verdict(Interval(0.3, 0.05, 0.4), 0.1) == "undecided"
+    assert stats.verdict(Interval(0.05, 0.0, 0.09), 0.1) == "refuted"
+    assert stats.negative(Interval(1, 0, 3)) == (-1, -3, 0)
+    assert stats.apart(Interval(5, 2, 8), Interval(1, -3, 5)) == pytest.approx((4, -1, 9))
 
 
 def test_streaks_in_closed_form():
@@ -326,12 +331,12 @@ def test_streaks_in_closed_form():
     heat = np.zeros((3, 128, 431))
     heat[0, 10, 100:150] = 1  # one streak of 50 frames
     heat[1, 10, 100:150], heat[1, 11, 100:110] = 1, 1  # 50 and 10, weighted by how much relevance is on each
-    assert iv.streaks(heat)[:2] == pytest.approx([50 * frame, (50 * 50 + 10 * 10) / 60 * frame])
-    assert np.isnan(iv.streaks(heat)[2])
+    assert localisation.streaks(heat)[:2] == pytest.approx([50 * frame, (50 * 50 + 10 * 10) / 60 * frame])
+    assert np.isnan(localisation.streaks(heat)[2])
 
 
 def test_sweep_hears_loud_and_not_silent(synth):
-    found = iv.sweep({"compact": il.load_model("compact")}, iv.clips("Violin", 3, players=[2], synth=synth), [0, -100], "")[
-        "compact"
-    ]
+    found = experiments.sweep(
+        {"compact": il.load_model("compact")}, stems.clips("Violin", 3, players=[2], synth=synth), [0, -100], ""
+    )["compact"]
     assert found.shape == (3, 2) and found[:, 0].all() and not found[:, 1].any()

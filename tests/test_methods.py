@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import instr_lib as il
-from instr_lib import methods
+from instr_lib.explain import methods
 
 MELS = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32)
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import instr_lib as il
-from instr_lib import report
-from instr_lib.models import Front
+from instr_lib.networks.models import Front
+from instr_lib.samples import original_report
 
 NETWORKS = {"original": il.OriginalCNN, "compact": il.CompactCNN}
 
@@ -32,11 +32,11 @@ def parameters(model) -> int:
 
 def test_original_is_the_reports_table():
     rows = [row for row in il.layer_table(il.OriginalCNN()) if row[0] not in ("ReLU", "Flatten")]
-    assert tuple(rows) == report.LAYERS
+    assert tuple(rows) == original_report.LAYERS
 
 
 def test_original_has_the_reports_number_of_parameters():
-    assert parameters(il.OriginalCNN()) == report.PARAMETERS == 855_948
+    assert parameters(il.OriginalCNN()) == original_report.PARAMETERS == 855_948
     assert sum(row[2] for row in il.layer_table(il.OriginalCNN())) == 855_948
 
 

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 import instr_lib as il
-from instr_lib import explorer, plots
-from instr_lib.spectrogram import FLOOR_DB, band_frequencies
+from instr_lib.constants import FLOOR_DB
+from instr_lib.data.spectrogram import band_frequencies
+from instr_lib.show import audio, plots, widgets
 
 matplotlib.use("Agg")
 
@@ -68,22 +69,22 @@ def _decode(page: str):
 
 
 def test_player_sounds_like_the_clip(clip):
-    page = explorer.player(clip.audio, "Piano & <friends>").data
+    page = audio.player(clip.audio, "Piano & <friends>").data
     assert "Piano &amp; &lt;friends&gt;" in page and len(page) < 120_000
-    audio, rate = _decode(page)
-    assert rate == 44_100 and len(audio) >= len(clip.audio)
+    sound, rate = _decode(page)
+    assert rate == 44_100 and len(sound) >= len(clip.audio)
     # MP3 begins late by its encoder's delay: find it, then compare spectra where the clip is loud.
     n = len(clip.audio)
-    lag = int(np.fft.irfft(np.fft.rfft(audio, 2 * n) * np.conj(np.fft.rfft(clip.audio, 2 * n))).argmax())
+    lag = int(np.fft.irfft(np.fft.rfft(sound, 2 * n) * np.conj(np.fft.rfft(clip.audio, 2 * n))).argmax())
     assert lag < 0.06 * rate
-    heard = il.log_mel(np.pad(audio[lag:], (0, n))[:n])
+    heard = il.log_mel(np.pad(sound[lag:], (0, n))[:n])
     loud = clip.mel > -45
     assert np.abs(heard - clip.mel)[loud].mean() < 1.5
 
 
 def test_player_never_clips(clip):
-    audio, _ = _decode(explorer.player(10 * clip.audio, "loud").data)
-    assert np.abs(audio).max() < 1.02  # lossy coding may overshoot a little
+    sound, _ = _decode(audio.player(10 * clip.audio, "loud").data)
+    assert np.abs(sound).max() < 1.02  # lossy coding may overshoot a little
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_player_never_clips(clip):
 )
 def test_player_refuses_what_is_no_clip(audio):
     with pytest.raises(il.AudioError):
-        explorer.player(audio, "broken")
+        audio.player(audio, "broken")
 
 
 def _shown(panel):
@@ -99,7 +100,7 @@ def _shown(panel):
 
 
 def test_relevance_panel_follows_its_menus(models):
-    panel = explorer.relevance_panel(models, il.curated_clips())
+    panel = widgets.relevance_panel(models, il.curated_clips())
     _, clip, seed, instruments, layer, channel = panel.children[0].children
     assert seed.disabled  # without a synth no clip can be drawn
     before = _shown(panel)
@@ -119,7 +120,7 @@ def test_relevance_panel_follows_its_menus(models):
 
 
 def test_relevance_panel_draws_new_clips(synth):
-    panel = explorer.relevance_panel({"compact": il.load_model("compact")}, il.curated_clips(), synth)
+    panel = widgets.relevance_panel({"compact": il.load_model("compact")}, il.curated_clips(), synth)
     _, clip, seed, instruments, *_ = panel.children[0].children
     instruments.value = (6, 9)
     clip.value = clip.options[-1][1]
@@ -137,7 +138,7 @@ def test_relevance_panel_draws_new_clips(synth):
 
 
 def test_composer_plays_what_is_chosen(synth):
-    panel = explorer.composer(synth)
+    panel = widgets.composer(synth)
     instruments, seed = panel.children[0].children
     instruments.value = (7,)
     sound, _ = _decode(_shown(panel)[0])
@@ -149,7 +150,7 @@ def test_composer_plays_what_is_chosen(synth):
 
 
 def test_a_panel_says_what_is_wrong_instead_of_a_picture(synth):
-    panel = explorer.composer(synth)
+    panel = widgets.composer(synth)
     panel.children[0].children[0].value = ()
     assert "no instrument was given" in _shown(panel)[0]
 

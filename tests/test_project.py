@@ -18,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from test_setup import load
 
 import instr_lib as il
-from instr_lib import recorded, synth
+from instr_lib.music import soundfonts
+from instr_lib.samples import recorded
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -63,7 +64,7 @@ def test_licences_are_named_where_a_reader_looks():
     for text in (readme, page, (ROOT / "LICENSE-text.md").read_text()):
         assert "CC BY 4.0" in text and "MIT" in text
     rows = [line for line in readme.splitlines() if line.startswith("|")]
-    for font in synth.SOUNDFONTS.values():
+    for font in soundfonts.SOUNDFONTS.values():
         assert any(f"`{font.package}`" in row and f"| {font.licence} |" in row for row in rows), font
     notes = json.loads((recorded.FOLDER / "notes.json").read_text())
     assert {key: notes[key] for key in recorded.ABOUT} == recorded.ABOUT

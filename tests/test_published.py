@@ -9,9 +9,11 @@ import pytest
 from scipy.stats import binomtest
 
 import instr_lib as il
-from instr_lib import report, results, synth
+from instr_lib import results
+from instr_lib.music import soundfonts
+from instr_lib.samples import original_report
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = models_folder()
 NAMES = [i.name for i in il.INSTRUMENTS]
 everyone = pytest.mark.parametrize("name", sorted(file.stem for file in MODELS.glob("*.json")))
 
@@ -82,7 +84,7 @@ def test_f1_of_every_instrument_is_found_again(said, first_clips):
 
 
 def test_original_is_as_good_as_the_reports():
-    assert published()["original"]["test"]["macro_f1"]["value"] >= report.MACRO_F1
+    assert published()["original"]["test"]["macro_f1"]["value"] >= original_report.MACRO_F1
 
 
 def test_compact_is_better():
@@ -143,7 +145,7 @@ def test_all_learned_from_and_were_asked_the_same(name):
     info, first = published()[name], published()["original"]
     if name != "robust":
         assert info["data"] == first["data"]
-        assert (info["data"]["n_clips"], info["data"]["split"]) == (report.N_CLIPS, "train")
+        assert (info["data"]["n_clips"], info["data"]["split"]) == (original_report.N_CLIPS, "train")
     assert (info["test"]["n_clips"], info["test"]["split"]) == (2000, "test")
     assert info["test"]["fingerprint"] == first["test"]["fingerprint"] != info["data"]["fingerprint"]
     assert {**info["settings"], "seed": 0} == published()[info["architecture"]]["settings"]
@@ -197,7 +199,7 @@ def other_font(need_soundfont, tmp_path_factory) -> il.ClipDataset:
 
 def find_or_skip(name):
     try:
-        return synth.find_soundfont(name)
+        return soundfonts.find_soundfont(name)
     except il.SoundfontError as error:
         if os.environ.get("CI"):
             pytest.fail(f"with CI set nothing may be skipped: {error}", pytrace=False)

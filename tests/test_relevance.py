@@ -20,9 +20,9 @@ from zennit.rules import AlphaBeta, Epsilon, Gamma, Norm, Pass, ZPlus
 from zennit.types import Convolution
 
 import instr_lib as il
-from instr_lib import concepts
-from instr_lib.lrp import Trace, can_trace
-from instr_lib.models import Front, TimePool
+from instr_lib.explain import concepts
+from instr_lib.explain.lrp import Trace, can_trace
+from instr_lib.networks.models import Front, TimePool
 
 COMPOSITES = {
     "epsilon_plus": EpsilonPlus,
@@ -406,7 +406,7 @@ def test_a_network_that_zennit_must_explain_gets_the_same_rules(random_network, 
     network = random_network(il.CompactCNN).double()
     mels, classes = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)), [3, 7]
     ours = il.relevance(network, mels, classes, composite="plus_alpha2beta1")
-    monkeypatch.setattr("instr_lib.lrp.can_trace", lambda layers: False)
+    monkeypatch.setattr("instr_lib.explain.lrp.can_trace", lambda layers: False)
     assert close(il.relevance(network, mels, classes, composite="plus_alpha2beta1"), ours, 2e-4)  # zennit's BatchNorm
 
 

@@ -13,7 +13,7 @@ import torch
 from distributed import Client, LocalCluster
 
 import instr_lib as il
-from instr_lib import dataset
+from instr_lib.data import dataset
 
 # What a reader would write, and nothing more: see book/scale_out.md.
 SCRIPT = """
@@ -21,7 +21,7 @@ import json, sys
 import torch
 from lightning_fabric import Fabric
 import instr_lib as il
-from instr_lib import training
+from instr_lib.networks import training
 
 data, run, out, devices = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 fabric = Fabric(accelerator="cpu", devices=devices)
@@ -83,7 +83,7 @@ def test_two_processes_have_the_loss_curve_of_one(one, two):
 
 def test_without_fabric_the_loss_curve_is_much_the_same(one, clips, monkeypatch):
     """PyTorch's own batch normalisation rounds differently, see GlobalBatchNorm2d."""
-    monkeypatch.setattr("instr_lib.processes.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("instr_lib.networks.distributed.has_bfloat16", lambda device: False)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = il.CompactCNN()

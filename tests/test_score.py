@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import instr_lib as il
-from instr_lib.score import Note, Score
+from instr_lib.music.score import Note, Score
 
 SURE = 1e-4  # the draws are seeded, so these tests pass or fail once and for all
 

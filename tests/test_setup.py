@@ -18,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from packaging.requirements import Requirement
 
 import instr_lib as il
-from instr_lib import freepats, synth
+from instr_lib.music import soundfonts
+from tools import freepats
 
 ROOT = Path(__file__).parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -102,14 +103,14 @@ def test_whole_soundfont_is_taken(project, tmp_path):
 
 
 def test_soundfont_is_looked_for_where_the_library_looks():
-    assert load("setup").SOUNDFONT_PLACES == synth._PLACES
+    assert load("setup").SOUNDFONT_PLACES == soundfonts._PLACES
     setup = load("setup")
-    packages = {font.package for name, font in synth.SOUNDFONTS.items() if name != "FluidR3"}
+    packages = {font.package for name, font in soundfonts.SOUNDFONTS.items() if name != "FluidR3"}
     assert {*setup.OTHER_SOUNDFONTS.values(), setup.SONIVOX[0].rpartition("@")[0]} == packages
     ready = {Path(file).name: package for file, package in setup.OTHER_SOUNDFONTS.items() if file.endswith(".sf2")}
-    assert ready.items() <= {font.file: font.package for font in synth.SOUNDFONTS.values()}.items()
+    assert ready.items() <= {font.file: font.package for font in soundfonts.SOUNDFONTS.values()}.items()
     places = {str(Path(file).parent) for file in setup.OTHER_SOUNDFONTS if file.endswith(".sf2")} | {str(setup.MADE)}
-    assert places <= {*synth._PLACES, synth._MINUET}
+    assert places <= {*soundfonts._PLACES, soundfonts._MINUET}
     assert str(freepats.FOLDER) in {str(Path(file).parent) for file in setup.OTHER_SOUNDFONTS}
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib import spectrogram
+from instr_lib import constants
+from instr_lib.data import spectrogram
 
 RATE = 44_100
 
@@ -18,7 +19,7 @@ def noise() -> np.ndarray:
 
 def by_librosa(audio: np.ndarray) -> np.ndarray:
     power = librosa.feature.melspectrogram(y=audio, sr=RATE, n_fft=2048, hop_length=512, window="hann", n_mels=128)
-    return librosa.power_to_db(power, ref=spectrogram.REFERENCE, amin=1e-9, top_db=None)
+    return librosa.power_to_db(power, ref=constants.REFERENCE, amin=1e-9, top_db=None)
 
 
 def test_equals_librosa_above_the_floor(tones):
@@ -94,9 +95,9 @@ def test_filters_and_bands_are_librosas():
     """To the last bit: data sets made with either have the same bytes."""
     assert np.array_equal(
         spectrogram.mel_filters().toarray(),
-        librosa.filters.mel(sr=44_100, n_fft=spectrogram.N_FFT, n_mels=spectrogram.N_MELS),
+        librosa.filters.mel(sr=44_100, n_fft=constants.N_FFT, n_mels=constants.N_MELS),
     )
-    centres = librosa.mel_frequencies(spectrogram.N_MELS + 2, fmin=0, fmax=22_050)[1:-1]
+    centres = librosa.mel_frequencies(constants.N_MELS + 2, fmin=0, fmax=22_050)[1:-1]
     assert np.allclose(spectrogram.band_frequencies(), centres, rtol=1e-12, atol=0)
 
 

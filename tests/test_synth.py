@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib.score import Note, Score
+from instr_lib.music.score import Note, Score
 
 RATE = 44_100
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import instr_lib as il
-from instr_lib import processes, training
-from instr_lib.models import Front
+from instr_lib.networks import distributed, training
+from instr_lib.networks.models import Front
 
 
 class Tiny(nn.Module):
@@ -316,7 +316,7 @@ def test_channels_first_batch_norm_computes_the_same(clips):
     """As PyTorch's in double precision, forward and back, to within bfloat16; and gives batches back with channels last."""
     torch.manual_seed(1)
     x = torch.randn(4, 8, 20, 30).bfloat16()
-    ours, theirs = processes.ChannelsFirstBatchNorm2d(8), nn.BatchNorm2d(8).double()
+    ours, theirs = distributed.ChannelsFirstBatchNorm2d(8), nn.BatchNorm2d(8).double()
     given = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
     exact = x.double().requires_grad_()
     found, expected = ours(given), theirs(exact)
@@ -332,9 +332,9 @@ def test_channels_first_batch_norm_computes_the_same(clips):
 
 def test_batch_norm_is_pytorchs_again_after_training(clips):
     network = il.OriginalCNN()
-    with processes.training_batch_norm(network, processes.OneProcess()):
+    with distributed.training_batch_norm(network, distributed.OneProcess()):
         kinds = [type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert kinds == [processes.ChannelsFirstBatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d]
+    assert kinds == [distributed.ChannelsFirstBatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d]
     assert all(type(m) is nn.BatchNorm2d for m in network.modules() if isinstance(m, nn.BatchNorm2d))
 
 
@@ -344,7 +344,7 @@ def test_frozen_batch_norm_is_that_of_the_learned_network(random_network):
     x = torch.from_numpy(np.random.default_rng(0).uniform(-80, 0, (2, 1, 128, 431)).astype(np.float32))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     expected = network(x)
-    with processes.training_batch_norm(network, processes.OneProcess(), frozen=True):
+    with distributed.training_batch_norm(network, distributed.OneProcess(), frozen=True):
         network.train()
         network.layers.dropout.eval()
         assert torch.allclose(network(x), expected, rtol=1e-4, atol=1e-4)
@@ -352,7 +352,7 @@ def test_frozen_batch_norm_is_that_of_the_learned_network(random_network):
 
 
 def test_a_penalty_is_for_one_process(clips):
-    class Two(processes.OneProcess):
+    class Two(distributed.OneProcess):
         world_size = 2
 
     with pytest.raises(il.TrainingError, match="one process, not in 2"):

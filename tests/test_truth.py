@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import instr_lib as il
-from instr_lib import truth
+from instr_lib.truth import stems
 
 
 def test_ownership_is_the_share_of_the_power(tones):
@@ -54,7 +54,7 @@ def test_stems_that_cancel_leave_silence(tones):
 
 def test_loudness_of_the_whole_does_not_matter(tones):
     """Shares are ratios; only what falls below the floor is lost."""
-    loud, soft = truth.ownership(tones), truth.ownership(tones / 2)
+    loud, soft = stems.ownership(tones), stems.ownership(tones / 2)
     both = (loud.sum(axis=0) > 0) & (soft.sum(axis=0) > 0)
     assert np.allclose(loud[:, both], soft[:, both], atol=1e-3)
 
@@ -72,8 +72,8 @@ def test_si_sdr_on_paper(tones):
     noise = rng.normal(size=len(sound))
     noise -= noise @ sound / (sound @ sound) * sound  # at right angles
     noise *= np.linalg.norm(sound) / np.linalg.norm(noise) / 10  # a hundredth of the power: 20 dB
-    assert truth.si_sdr(sound + noise, sound) == pytest.approx(20)
-    assert truth.si_sdr(-3 * (sound + noise), sound) == pytest.approx(20)  # loudness and sign do not count
-    assert truth.si_sdr(sound, sound) > 200 and np.isnan(truth.si_sdr(0 * sound, sound))
+    assert stems.si_sdr(sound + noise, sound) == pytest.approx(20)
+    assert stems.si_sdr(-3 * (sound + noise), sound) == pytest.approx(20)  # loudness and sign do not count
+    assert stems.si_sdr(sound, sound) > 200 and np.isnan(stems.si_sdr(0 * sound, sound))
     with pytest.raises(il.AudioError, match="one length"):
-        truth.si_sdr(sound[1:], sound)
+        stems.si_sdr(sound[1:], sound)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import instr_lib as il
-from instr_lib import dataset, spectrogram, synth, variation
-from instr_lib.variation import Variation, draw, render, render_stems
+from instr_lib.data import dataset, spectrogram
+from instr_lib.music import randomisation, soundfonts
+from instr_lib.music.randomisation import Variation, draw, render, render_stems
 
 EVERYTHING = dict(registers=True, levels=True, playing=True, relatives=True, room=True)
 
@@ -17,9 +18,9 @@ def fonts(need_soundfont) -> tuple[str, ...]:
     import os
 
     found = []
-    for name in synth.SOUNDFONTS:
+    for name in soundfonts.SOUNDFONTS:
         try:
-            synth.find_soundfont(name)
+            soundfonts.find_soundfont(name)
             found.append(name)
         except il.SoundfontError as error:
             if os.environ.get("CI"):
@@ -61,7 +62,7 @@ def test_a_folder_of_another_variation_is_refused(need_soundfont, tmp_path):
     with pytest.raises(il.DatasetError, match="was made with variation"):
         il.generate(tmp_path / "b", 2, variation=Variation(levels=True), progress=False)
     with pytest.raises(il.InputError, match="not both"):
-        il.generate(tmp_path / "c", 2, variation=Variation(), soundfont=synth.find_soundfont(), progress=False)
+        il.generate(tmp_path / "c", 2, variation=Variation(), soundfont=soundfonts.find_soundfont(), progress=False)
 
 
 def test_stems_add_up_to_the_mix_in_any_room(need_soundfont):
@@ -84,7 +85,7 @@ def test_notes_stay_in_range_and_keep_their_intervals():
     for lot, index in zip(lots(200, registers=True), range(200), strict=True):
         before = il.clip_score(index)
         for i in lot.score.instruments:
-            low, high = variation.RANGES[i]
+            low, high = randomisation.RANGES[i]
             pitches = [n.pitch for n in lot.score.notes if n.instrument == i]
             shifts = {n.pitch - p for n, p in zip(
                 (n for n in lot.score.notes if n.instrument == i),
@@ -95,7 +96,7 @@ def test_notes_stay_in_range_and_keep_their_intervals():
 @pytest.mark.parametrize("what", ["gain", "font", "tuned", "velocity"])
 def test_what_is_drawn_tells_nothing_about_the_instrument(what):
     """The mean of what was drawn, instrument by instrument, is the same within chance (five standard errors)."""
-    fonts = tuple(synth.SOUNDFONTS)
+    fonts = tuple(soundfonts.SOUNDFONTS)
     look = {
         "gain": lambda lot, i: np.log(lot.gains[i]),
         "font": lambda lot, i: fonts.index(lot.fonts[i]),
@@ -112,7 +113,7 @@ def test_what_is_drawn_tells_nothing_about_the_instrument(what):
 def test_a_room_decays_by_60_db_in_its_time(need_soundfont):
     rng = np.random.default_rng(3)
     for _ in range(5):
-        room = variation._room(rng)
+        room = randomisation._room(rng)
         tail = room[1:][np.flatnonzero(room[1:])[0] :].astype(float)
         energy = np.cumsum(tail[::-1] ** 2)[::-1]
         quarter = len(tail) // 4  # Schroeder's backward integration, from 5 % to 25 %
@@ -130,12 +131,12 @@ def test_a_relative_is_another_make(need_soundfont):
 
 def test_soundfonts_by_name(fonts, monkeypatch, tmp_path):
     for name in fonts:
-        assert il.Synth(synth.find_soundfont(name)).render(il.clip_score(0)).any()
+        assert il.Synth(soundfonts.find_soundfont(name)).render(il.clip_score(0)).any()
     with pytest.raises(il.SoundfontError, match="choose among FluidR3"):
-        synth.find_soundfont("Steinway")
-    monkeypatch.setattr(synth, "_PLACES", (str(tmp_path),))
+        soundfonts.find_soundfont("Steinway")
+    monkeypatch.setattr(soundfonts, "_PLACES", (str(tmp_path),))
     with pytest.raises(il.SoundfontError, match=r"make soundfonts.*timgm6mb-soundfont"):
-        synth.find_soundfont("TimGM6mb")
+        soundfonts.find_soundfont("TimGM6mb")
 
 
 @pytest.mark.parametrize("bad", [(), ("Steinway",), ("FluidR3", "x")])

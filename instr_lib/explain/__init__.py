@@ -1,0 +1,9 @@
+"""Answers to heatmaps: which cells, and which hidden channels, made the network say so?"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submodules=["attribution", "concepts", "dissection", "lrp", "methods", "prior", "reference_samples"],
+    submod_attrs={"attribution": ["relevance"], "methods": ["METHODS"]},
+)
