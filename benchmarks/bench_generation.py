@@ -11,7 +11,7 @@ from plain.generate import generate
 
 import instr_lib as il
 from instr_lib.data import spectrogram
-from instr_lib.memory import keep_freed_memory
+from instr_lib.memory import tune_malloc
 
 
 def bench_plain(measure, benchmark, size, tmp_path, spared=False):
@@ -56,7 +56,7 @@ def peak_mb(pid) -> float:
 
 def stages(n_clips) -> dict:
     """Seconds a clip for what `il.generate`'s workers do, one process alone."""
-    keep_freed_memory()
+    tune_malloc()
     synth, times = il.Synth(), []
     for index in range(n_clips):
         clock = [time.perf_counter()]

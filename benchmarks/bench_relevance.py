@@ -4,7 +4,7 @@ import torch
 from plain import relevance, train
 
 import instr_lib as il
-from instr_lib.memory import keep_freed_memory
+from instr_lib.memory import tune_malloc
 
 
 def clip():
@@ -22,7 +22,7 @@ def plain_network(model):
 def picture(model, mel):
     """What the network is shown, (3, 400, 400)."""
     with torch.no_grad():
-        return model.front(torch.from_numpy(mel)[None, None])[0].contiguous()
+        return model.preprocess(torch.from_numpy(mel)[None, None])[0].contiguous()
 
 
 def bench_plain(measure, size, times=2):
@@ -36,7 +36,7 @@ def bench_once(measure, size):
 
 
 def bench_kept(measure, size):
-    keep_freed_memory()
+    tune_malloc()
     bench_plain(measure, size, times=1)
 
 

@@ -5,7 +5,7 @@ import torch
 from plain import train
 
 import instr_lib as il
-from instr_lib.memory import keep_freed_memory
+from instr_lib.memory import tune_malloc
 
 
 def bench_plain(measure, size):
@@ -14,12 +14,12 @@ def bench_plain(measure, size):
 
 
 def bench_kept(measure, size):
-    keep_freed_memory()
+    tune_malloc()
     bench_plain(measure, size)
 
 
 def bench_layout(measure, size, bfloat16=False):
-    keep_freed_memory()
+    tune_malloc()
     model = il.OriginalCNN().layers.to(memory_format=torch.channels_last)  # pools before ReLU
     optimizer, criterion = torch.optim.Adam(model.parameters(), 1e-3), train.trainer()[2]
     pictures, labels = train.batch(size.batch)

@@ -121,12 +121,12 @@ def table(summary: dict) -> str:
     """The claims as a Markdown table."""
     lines = [["what", "ours", "compared with", "theirs", "ratio", "asked for", "met"]]
     for claim in [*summary["rows"].values(), *summary["asides"].values()]:
-        asked = f"{claim['rule']} {number(claim['target'])}" if "rule" in claim else ""
+        targets = f"{claim['rule']} {number(claim['target'])}" if "rule" in claim else ""
         met = {True: "yes", False: "**no**", None: ""}[claim.get("met")]
         theirs = [""] * 3
         if "theirs" in claim:
             theirs = [claim["against"], number(claim["theirs"]), f"{number(claim['ratio'])}\u00a0×"]
-        lines.append([claim["name"], number(claim["ours"]), *theirs, asked, met])
+        lines.append([claim["name"], number(claim["ours"]), *theirs, targets, met])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from ._files import write_text
 from .errors import InstrError
+from .memory import tune_malloc
 
 
 def _arguments() -> argparse.Namespace:
@@ -45,25 +46,23 @@ def _explain(arguments: argparse.Namespace) -> str:
         raise InstrError(f"there is no folder {out.parent}: make it, or choose another with --out")
     if out.exists() and not arguments.force:
         raise InstrError(f"{out} exists already: choose another with --out, or write over it with --force")
-    from .data.recordings import read  # seconds, which --help and a wrong path need not wait for
+    from .data.recordings import load_recording  # seconds, which --help and a wrong path need not wait for
     from .networks.weights import load_model
     from .show import pages
 
-    recording = read(arguments.recording)
+    recording = load_recording(arguments.recording)
     model = load_model(arguments.model)
     page = pages.document(model, recording, Path(arguments.model).stem, not arguments.quiet)
-    part = out.with_name(out.name + ".part")
     try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, out)
+        write_text(out, page)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InstrError(f"{out} cannot be written ({error.strerror}): choose another place with --out") from None
     return f"{out}: {len(recording.windows())} windows of 5 s, {out.stat().st_size / 1e6:.1f} MB"
 
 
 def main() -> int:
     """Run the command line. Returns the exit status."""
+    tune_malloc()
     try:
         print(_explain(_arguments()))
     except InstrError as error:
@@ -75,5 +74,10 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def script():
+    """The command ``instr-lib``."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    script()

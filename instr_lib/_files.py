@@ -1,44 +1,78 @@
-"""One writer a folder: what a dataset and a training run share."""
+"""Files that are whole or not there, hashes of files, and one writer per folder."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 from .errors import InstrError
 
+LOCK_FILE = ".lock"
+
 
 @contextlib.contextmanager
-def claimed(folder: str | os.PathLike, error: type[InstrError]):
-    """Keep a folder, made if it does not exist, to this process; ends with the process, however that ends.
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A path beside ``path`` to write to. It takes the place of ``path`` when the block ends, or is gone if it fails.
 
-    The lock is on the folder itself, so nothing is left behind in it. Where the file system knows no
-    locks (some network drives) nothing is locked.
+    What was written is on the disk before it is renamed, so that a power cut leaves the old file or the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike, text: str):
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked_folder(folder: str | os.PathLike, error: type[InstrError]):
+    """Make a folder if it does not exist and keep it to this process; the lock ends with the process at the latest.
+
+    Where the file system has no locks (some network drives) nothing is locked.
 
     Raises
     ------
     error
-        At once, if another process has claimed the folder, or it is a file.
+        At once, if another process has locked the folder, or it is a file.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise error(f"{folder} is a file: choose another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+        lock.acquire()
+    except filelock.Timeout:
+        remedy = "wait until it has ended, or choose another folder"
+        raise error(f"another process is writing to {folder}: {remedy}") from None
+    except (NotImplementedError, OSError):
+        pass
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "wait until it has ended, or choose another folder"
-            raise error(f"another process is writing to {folder}: {remedy}") from None
-        except OSError:
-            pass
         yield
     finally:
-        os.close(handle)
+        lock.release()

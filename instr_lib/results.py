@@ -11,17 +11,17 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ._files import write_text
 from .errors import ResultsError
-from .stats import Interval
 
 
-def kept(
+def cached_rows(
     path: str | os.PathLike, settings: Mapping, work: Mapping[str, Callable[[], Mapping]], progress: bool = True
 ) -> dict[str, dict]:
     """Rows of a file, after those that it lacks have been computed and written.
@@ -49,18 +49,15 @@ def kept(
         start = time.monotonic()
         content["rows"][name] = _plain(work[name]())
         content.setdefault("seconds", {})[name] = round(time.monotonic() - start, 1)
-        content["made_with"] = {n: metadata.version(n) for n in ("torch", "captum", "numpy")} | {
+        content["environment"] = {n: metadata.version(n) for n in ("torch", "captum", "numpy")} | {
             "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"
         }  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(_json(content, path))
-        os.replace(part, path)
+        write_text(path, _json(content, path))
     return {name: content["rows"][name] for name in work}
 
 
 def read(path: str | os.PathLike) -> dict:
-    """What :func:`kept` has written: ``settings``, ``rows``, the ``seconds`` that each took, and ``made_with``.
+    """What :func:`cached_rows` has written: ``settings``, ``rows``, the ``seconds`` that each took, and ``environment``.
 
     Raises
     ------
@@ -76,11 +73,6 @@ def read(path: str | os.PathLike) -> dict:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ResultsError(f"{path} is damaged: restore it, or delete it and build profile full") from None
     return content
-
-
-def interval(kept: Sequence) -> Interval:
-    """An interval as :func:`kept` has kept it: ``None`` was NaN."""
-    return Interval(*(math.nan if end is None else float(end) for end in kept))
 
 
 def _plain(value):

@@ -1,23 +1,71 @@
-"""Estimates with confidence intervals. No torch."""
+"""Estimates with confidence intervals by the bootstrap (Efron & Tibshirani 1993). No torch.
+
+Conventions: clips are resampled with replacement, everything that belongs to a clip together; an interval is the
+percentile interval, of 95 % unless said otherwise; what is not defined is NaN. Chapters 4 and 7 to 9 use all of it.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 
 class Interval(NamedTuple):
-    """An estimate with the ends of its confidence interval; numbers or arrays."""
+    """An estimate with the ends of its confidence interval; numbers or arrays.
+
+    ``-interval`` is the interval of the negative. ``a - b`` is the difference of two estimates from *different* clips:
+    the half-widths of their intervals add in squares.
+    """
 
     value: np.ndarray | float
     low: np.ndarray | float
     high: np.ndarray | float
 
+    @classmethod
+    def from_json(cls, stored: Sequence | Mapping) -> Interval:
+        """An interval as a JSON file holds it, a list of three or a dictionary; ``None`` stands for NaN."""
+        ends = [stored[name] for name in cls._fields] if isinstance(stored, Mapping) else stored
+        return cls(*(math.nan if end is None else float(end) for end in ends))
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low)
+
+    def __sub__(self, other: Interval) -> Interval:
+        difference = self.value - other.value
+        down = math.hypot(self.value - self.low, other.high - other.value)
+        up = math.hypot(self.high - self.value, other.value - other.low)
+        return Interval(difference, difference - down, difference + up)
+
+    def text(self, digits: int = 2, to: str = "–") -> str:
+        """For tables and sentences: ``"0.74 (0.72–0.76)"``, or a dash if the estimate is NaN."""
+        value, low, high = (f"{round(float(end), digits) + 0.0:.{digits}f}" for end in self)  # + 0.0: never "-0.00"
+        return "–" if math.isnan(self.value) else f"{value} ({low}{to}{high})"
+
+
+def resampled_counts(n: int, n_resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """How often each of n clips is in each resample, int (n_resamples, n): for statistics that are sums."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples)
+
+
+def resampled_rows(n: int, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Which clips are in each resample, int (n_resamples, n): for any statistic."""
+    return np.random.default_rng(seed).integers(0, n, (n_resamples, n))
+
+
+def percentile_interval(value, resampled: np.ndarray, level: float = 0.95) -> Interval:
+    """An estimate, and the percentiles over the first axis of its resampled values (n_resamples, ...); NaN is left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is defined the answer is NaN
+        low, high = np.nanpercentile(resampled, (50 * (1 - level), 50 * (1 + level)), axis=0)
+    return Interval(value, low, high) if np.ndim(low) else Interval(float(value), float(low), float(high))
+
 
 def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean with a 95 % percentile interval over clips, all pairs of a clip together; NaN is left out.
+    """Mean with its interval over clips, all values of a clip resampled together; NaN is left out.
 
     Parameters
     ----------
@@ -26,40 +74,28 @@ def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, s
     """
     known = ~np.isnan(values)
     if not known.any():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    clips, which = np.unique(groups[known], return_inverse=True)
-    sums, counts = np.bincount(which, values[known]), np.bincount(which)
-    draws = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), n_resamples)
-    means = (draws @ sums) / (draws @ counts)
-    return Interval(float(values[known].mean()), *np.percentile(means, (2.5, 97.5)).tolist())
+        return Interval(math.nan, math.nan, math.nan)
+    clips, rows = np.unique(groups[known], return_inverse=True)
+    sums, counts = np.bincount(rows, values[known]), np.bincount(rows)
+    resamples = resampled_counts(len(clips), n_resamples, seed)
+    return percentile_interval(values[known].mean(), (resamples @ sums) / (resamples @ counts))
 
 
-def mean(values: np.ndarray) -> Interval:
-    """Mean with a 95 % bootstrap interval over clips."""
+def bootstrap_mean(values: np.ndarray) -> Interval:
+    """Mean of values (n,), one a clip, with its interval."""
     return bootstrap(np.asarray(values, float), np.arange(len(values)))
 
 
-def _draws(n: int, n_resamples: int = 1000) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, n, (n_resamples, n))
+def bootstrap_statistic(statistic: Callable[[np.ndarray], float], n: int) -> Interval:
+    """Any statistic of n clips with its interval: ``statistic(rows)`` computes it from some of the rows 0 … n - 1."""
+    return percentile_interval(statistic(np.arange(n)), np.array([statistic(rows) for rows in resampled_rows(n)]))
 
 
-def _ratio_of_sums(above: np.ndarray, below: np.ndarray) -> Interval:
-    draws = _draws(len(above))
-    ends = np.percentile(above[draws].sum(1) / below[draws].sum(1), (2.5, 97.5))
-    return Interval(float(above.sum() / below.sum()), *map(float, ends))
-
-
-def negative(found: Interval) -> Interval:
-    """The same estimate with the other sign."""
-    return Interval(-found.value, -found.high, -found.low)
-
-
-def apart(one: Interval, other: Interval) -> Interval:
-    """Difference of two estimates from different clips; the half-widths of their intervals add in squares."""
-    difference = one.value - other.value
-    down = math.hypot(one.value - one.low, other.high - other.value)
-    up = math.hypot(one.high - one.value, other.value - other.low)
-    return Interval(difference, difference - down, difference + up)
+def bootstrap_ratio(numerator: np.ndarray, denominator: np.ndarray) -> Interval:
+    """Sum over clips of one quantity (n,) as a share of the sum of another (n,), with its interval."""
+    rows = resampled_rows(len(numerator))
+    ratios = numerator[rows].sum(1) / denominator[rows].sum(1)
+    return percentile_interval(numerator.sum() / denominator.sum(), ratios)
 
 
 def verdict(effect: Interval, least: float = 0.0) -> str:

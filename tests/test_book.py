@@ -99,16 +99,16 @@ def test_exercises_are_three_to_five_from_looking_to_a_thesis(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_profiles_give_what_the_notebooks_ask_for(path):
     (parameters,) = [c for c in read(path) if "parameters" in c["metadata"].get("tags", [])]
-    asked = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
+    targets = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
     given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "profiles").glob("*.yml")}
     assert set(given) == {"smoke", "quick", "full", "seeds"}
     for name, values in given.items():
-        assert asked <= set(values), f"profile {name} lacks {asked - set(values)}"
+        assert targets <= set(values), f"profile {name} lacks {targets - set(values)}"
         assert values["PROFILE"] == name
     # Opened by hand, a notebook runs in the default profile.
     defaults = {}
     exec(source(parameters), defaults)
-    assert all(defaults[name] == given["quick"][name] for name in asked)
+    assert all(defaults[name] == given["quick"][name] for name in targets)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -324,12 +324,12 @@ def test_chapter_4_asks_for_its_own_networks_only(need_soundfont, tmp_path, hash
     """The published ones have their scores: the quick profile must not write over them, nor one on fewer clips over any."""
     own = tmp_path / "models"
     il.save_model(il.CompactCNN(), own / "compact.safetensors", settings={"seed": 0})
-    asked = il.save_model(il.CompactCNN(), own / "compact-1.safetensors", settings={"seed": 1}, test="asked before")
+    targets = il.save_model(il.CompactCNN(), own / "compact-1.safetensors", settings={"seed": 1}, test="asked before")
     models, before = ROOT / "models", hashes(ROOT / "models")
     parameters = f"FOLDER, MODELS, N_TEST = {str(tmp_path)!r}, {str(models)!r}, 12"
     run_chapter(ROOT / "notebooks" / "04_evaluate.ipynb", parameters, until="add_info")
     assert il.model_info(own / "compact.safetensors")["test"]["n_clips"] == 12
-    assert il.model_info(asked)["test"] == "asked before"
+    assert il.model_info(targets)["test"] == "asked before"
     assert hashes(models) == before
 
 

@@ -148,7 +148,7 @@ def few(need_soundfont, tmp_path_factory) -> il.ClipDataset:
 
 
 def test_scores_are_those_of_predict_and_bootstrap(compact, few):
-    scores = il.test_scores(compact, few)
+    scores = il.evaluate(compact, few)
     said = il.predict(compact, few.mels()) > 0.5
     macro, each = il.bootstrap_f1(few.labels, said)
     assert list(scores["f1"]) == [i.name for i in il.INSTRUMENTS]
@@ -166,7 +166,7 @@ def test_scores_fit_into_json(few, tmp_path):
     with torch.no_grad():
         silent.layers.linear.weight.zero_()
         silent.layers.linear.bias.fill_(-5)
-    scores = il.test_scores(silent, few)
+    scores = il.evaluate(silent, few)
     absent = [i.name for i, played in zip(il.INSTRUMENTS, few.labels.any(axis=0), strict=True) if not played]
     assert absent
     for name, f1 in scores["f1"].items():
@@ -177,4 +177,4 @@ def test_scores_fit_into_json(few, tmp_path):
 
 def test_scores_of_clips_that_were_learned_from_are_refused(compact, clips):
     with pytest.raises(il.InputError, match=r"clips.*'train'.*split='test'"):
-        il.test_scores(compact, clips)
+        il.evaluate(compact, clips)

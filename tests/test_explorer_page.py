@@ -33,14 +33,14 @@ def file(html, tmp_path_factory):
 def page(browser, file, request):
     """The opened page. At the end nothing may have been asked of any network, and nothing may be in the console."""
     context = browser.new_context(viewport={"width": request.param, "height": 900}, offline=True)
-    page, asked, said = context.new_page(), [], []
-    page.on("request", lambda r: asked.append(r.url))
+    page, targets, said = context.new_page(), [], []
+    page.on("request", lambda r: targets.append(r.url))
     page.on("console", lambda m: said.append(m.text))
     page.on("pageerror", lambda e: said.append(str(e)))
     page.goto(file.as_uri())
     page.wait_for_function("document.querySelector('.ex-says').textContent.length > 0")
     yield page
-    assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
+    assert [url for url in targets if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
     context.close()
 
 
@@ -204,14 +204,14 @@ def report(tmp_path_factory):
 @pytest.fixture(params=[1280, 390])
 def opened(browser, report, request):
     context = browser.new_context(viewport={"width": request.param, "height": 900}, offline=True)
-    page, asked, said = context.new_page(), [], []
-    page.on("request", lambda r: asked.append(r.url))
+    page, targets, said = context.new_page(), [], []
+    page.on("request", lambda r: targets.append(r.url))
     page.on("console", lambda m: said.append(m.text))
     page.on("pageerror", lambda e: said.append(str(e)))
     page.goto(report.as_uri())
     page.wait_for_function("document.querySelector('.ex-says').textContent.length > 0")
     yield page
-    assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
+    assert [url for url in targets if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
     context.close()
 
 

@@ -58,10 +58,10 @@ def test_same_patches_same_bytes(patches, font, tmp_path):
 
 
 def test_programs_that_variations_ask_for_are_there(font):
-    from instr_lib.music.randomisation import RELATIVES
+    from instr_lib.music.randomisation import RELATED_PROGRAMS
 
-    asked = {i.program for i in il.INSTRUMENTS} | {p for programs in RELATIVES.values() for p in programs}
-    assert asked == set(freepats.PATCHES)
+    targets = {i.program for i in il.INSTRUMENTS} | {p for programs in RELATED_PROGRAMS.values() for p in programs}
+    assert targets == set(freepats.PATCHES)
 
 
 def test_a_patch_is_read_whole(patches):

@@ -37,9 +37,9 @@ AP_HIT, AP_MISS = 1 / K + (1 - 1 / K) * K / N, K / N
     "score, expected",
     # perfect, inverted, uniform, empty, one owned cell, one other cell, against all that is owned
     [
-        (localisation.mass_accuracy, (1, 0, SHARE, NAN, 1, 0, NAN)),
+        (localisation.relevance_mass_accuracy, (1, 0, SHARE, NAN, 1, 0, NAN)),
         # A single cell first, then all others level: of the quarter still to take, a quarter is owned but for that cell.
-        (localisation.rank_accuracy, (1, 0, SHARE, SHARE, FIRST, LATER, 0)),
+        (localisation.relevance_rank_accuracy, (1, 0, SHARE, SHARE, FIRST, LATER, 0)),
         (localisation.pointing_game, (1, 0, SHARE, NAN, 1, 0, NAN)),
         (localisation.average_precision, (1, SHARE, SHARE, SHARE, AP_HIT, AP_MISS, SHARE)),
         (lambda h, _: localisation.sparseness(h), (1 - SHARE, SHARE, 0, NAN, 1 - 1 / CELLS, 1 - 1 / CELLS, 1 - SHARE)),
@@ -50,29 +50,31 @@ AP_HIT, AP_MISS = 1 / K + (1 - 1 / K) * K / N, K / N
     ],
 )
 def test_scores_in_closed_form(score, expected):
-    for heats, wanted in zip((PERFECT, INVERTED, UNIFORM, EMPTY, HIT, MISS, AGAINST), expected, strict=True):
-        assert score(heats, OWNED)[0] == pytest.approx(wanted, nan_ok=True)
+    for heatmaps, wanted in zip((PERFECT, INVERTED, UNIFORM, EMPTY, HIT, MISS, AGAINST), expected, strict=True):
+        assert score(heatmaps, OWNED)[0] == pytest.approx(wanted, nan_ok=True)
 
 
 def test_many_at_once_are_the_same_as_one_by_one():
     rng = np.random.default_rng(0)
-    heats, owned = rng.normal(size=(5, 128, 431)), rng.random((5, 128, 431)) < 0.1
+    heatmaps, owned_mask = rng.normal(size=(5, 128, 431)), rng.random((5, 128, 431)) < 0.1
     for score in (
-        localisation.mass_accuracy,
-        localisation.rank_accuracy,
+        localisation.relevance_mass_accuracy,
+        localisation.relevance_rank_accuracy,
         localisation.pointing_game,
         localisation.average_precision,
     ):
-        assert np.allclose(score(heats, owned), [score(h[None], o[None])[0] for h, o in zip(heats, owned, strict=True)])
+        assert np.allclose(
+            score(heatmaps, owned_mask), [score(h[None], o[None])[0] for h, o in zip(heatmaps, owned_mask, strict=True)]
+        )
 
 
 def test_average_precision_is_that_of_scikit_learn():
     from sklearn.metrics import average_precision_score
 
     rng = np.random.default_rng(0)
-    heats, owned = rng.integers(-5, 20, (2, 128, 431)).astype(float), rng.random((2, 128, 431)) < 0.1
-    expected = [average_precision_score(o.ravel(), h.ravel()) for h, o in zip(heats, owned, strict=True)]
-    assert np.allclose(localisation.average_precision(heats, owned), expected)
+    heatmaps, owned_mask = rng.integers(-5, 20, (2, 128, 431)).astype(float), rng.random((2, 128, 431)) < 0.1
+    expected = [average_precision_score(o.ravel(), h.ravel()) for h, o in zip(heatmaps, owned_mask, strict=True)]
+    assert np.allclose(localisation.average_precision(heatmaps, owned_mask), expected)
 
 
 def test_scores_are_those_of_quantus():
@@ -81,35 +83,37 @@ def test_scores_are_those_of_quantus():
     import torch
 
     rng = np.random.default_rng(0)
-    heats, owned = rng.random((3, 128, 431)), rng.random((3, 128, 431)) < 0.1
-    heats[0][owned[0]] += 0.3
-    asked = {
+    heatmaps, owned_mask = rng.random((3, 128, 431)), rng.random((3, 128, 431)) < 0.1
+    heatmaps[0][owned_mask[0]] += 0.3
+    targets = {
         "model": torch.nn.Linear(1, 1),  # is not asked anything
-        "x_batch": heats[:, None].astype(np.float32),
+        "x_batch": heatmaps[:, None].astype(np.float32),
         "y_batch": np.zeros(3, int),
-        "a_batch": heats[:, None],
+        "a_batch": heatmaps[:, None],
     }
 
     def theirs(metric, **more):
         found = metric(abs=False, normalise=False, disable_warnings=True, return_aggregate=False)
-        return np.array(found(**asked, **more), float)
+        return np.array(found(**targets, **more), float)
 
     for metric, ours in (
-        (quantus.RelevanceMassAccuracy, localisation.mass_accuracy),
-        (quantus.RelevanceRankAccuracy, localisation.rank_accuracy),
+        (quantus.RelevanceMassAccuracy, localisation.relevance_mass_accuracy),
+        (quantus.RelevanceRankAccuracy, localisation.relevance_rank_accuracy),
         (quantus.PointingGame, localisation.pointing_game),
     ):
-        assert np.allclose(theirs(metric, s_batch=owned[:, None]), ours(heats, owned), atol=1e-9), metric
-    assert np.allclose(theirs(quantus.Sparseness), localisation.sparseness(heats), atol=1e-9)
-    assert np.allclose(theirs(quantus.Complexity), localisation.complexity(heats) * np.log(2), atol=1e-9)  # nats, not bits
+        assert np.allclose(theirs(metric, s_batch=owned_mask[:, None]), ours(heatmaps, owned_mask), atol=1e-9), metric
+    assert np.allclose(theirs(quantus.Sparseness), localisation.sparseness(heatmaps), atol=1e-9)
+    assert np.allclose(
+        theirs(quantus.Complexity), localisation.complexity(heatmaps) * np.log(2), atol=1e-9
+    )  # nats, not bits
 
 
 def test_nothing_owned_is_not_defined():
     nobody = np.zeros_like(OWNED)
-    assert np.isnan(localisation.rank_accuracy(UNIFORM, nobody)) and np.isnan(
+    assert np.isnan(localisation.relevance_rank_accuracy(UNIFORM, nobody)) and np.isnan(
         localisation.average_precision(UNIFORM, nobody)
     )
-    assert localisation.mass_accuracy(UNIFORM, nobody) == 0
+    assert localisation.relevance_mass_accuracy(UNIFORM, nobody) == 0
 
 
 def test_own_over_others():
@@ -130,48 +134,48 @@ def test_mean_and_interval_leave_nan_out_and_draw_clips():
 def test_area_in_closed_form():
     fractions = (0.0, 0.5, 1.0)
     curves = np.array([[3.0, 2, 1], [3, 1, 1], [1, 3, 3], [2, 2, 2]])
-    assert causal.area(curves, fractions) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
+    assert causal.normalised_auc(curves, fractions) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
 
 
 @pytest.fixture(scope="module")
-def these(need_soundfont):
-    return stems.pairs(6, progress=False)
+def pairs(need_soundfont):
+    return stems.render_pairs(6, progress=False)
 
 
 @pytest.fixture(scope="module")
-def ideal(these):
+def ideal(pairs):
     """A method that knows the truth."""
     return lambda model, mels, classes: np.stack(
-        [these.shares[_row(these, m, c)] for m, c in zip(mels, classes, strict=True)]
+        [pairs.shares[_row(pairs, m, c)] for m, c in zip(mels, classes, strict=True)]
     )
 
 
-def _row(these, mel, index):
-    (clip,) = [n for n, one in enumerate(these.mels) if np.array_equal(one, mel)]
-    return int(np.flatnonzero((these.clips == clip) & (these.classes == index))[0])
+def _row(pairs, mel, index):
+    (clip,) = [n for n, one in enumerate(pairs.mels) if np.array_equal(one, mel)]
+    return int(np.flatnonzero((pairs.clips == clip) & (pairs.classes == index))[0])
 
 
-def test_pairs_are_what_the_score_says(these, synth):
+def test_pairs_are_what_the_score_says(pairs, synth):
     index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
     score = il.clip_score(index, split="test")
-    first = these.clips == 0
+    first = pairs.clips == 0
     assert (
-        these.classes[first].tolist() == list(score.instruments) and (these.together[first] == len(score.instruments)).all()
+        pairs.classes[first].tolist() == list(score.instruments) and (pairs.together[first] == len(score.instruments)).all()
     )
-    assert np.allclose(these.mels[0], il.log_mel(synth.render(score)))
-    total = these.shares[first].sum(0)
-    assert np.allclose(total[these.mels[0] > -80], 1, atol=1e-4)
+    assert np.allclose(pairs.mels[0], il.log_mel(synth.render(score)))
+    total = pairs.shares[first].sum(0)
+    assert np.allclose(total[pairs.mels[0] > -80], 1, atol=1e-4)
     stems = synth.render_stems(score).astype(float)
     rest = stems.sum(0) - stems[0]
-    assert these.level[0] == pytest.approx(10 * np.log10((stems[0] ** 2).sum() / (rest**2).sum()), abs=0.01)
-    assert len(these.others[0]) == len(score.instruments) - 1
+    assert pairs.level[0] == pytest.approx(10 * np.log10((stems[0] ** 2).sum() / (rest**2).sum()), abs=0.01)
+    assert len(pairs.others[0]) == len(score.instruments) - 1
 
 
-def test_the_truth_gets_the_best_grade(these, ideal):
+def test_the_truth_gets_the_best_grade(pairs, ideal):
     rng = np.random.default_rng(0)
-    best = grading.grade(ideal, "compact", these=these, progress=False)
-    luck = grading.grade(lambda m, mels, c: rng.random(mels.shape), "compact", these=these, progress=False)
-    crp = grading.grade(il.relevance, "compact", these=these, progress=False)
+    best = grading.grade(ideal, "compact", pairs=pairs, progress=False)
+    luck = grading.grade(lambda m, mels, c: rng.random(mels.shape), "compact", pairs=pairs, progress=False)
+    crp = grading.grade(il.relevance, "compact", pairs=pairs, progress=False)
     assert best["precision"].value > 0.99 and best["own over others"].value == 1 and best["pointing"].value == 1
     for score in ("mass", "rank", "precision", "own over others"):
         assert best[score].value > crp[score].value > luck[score].value, score
@@ -181,17 +185,17 @@ def test_the_truth_gets_the_best_grade(these, ideal):
     assert sum(crp["undefined"].values()) == 0
 
 
-def test_taking_all_of_an_instrument_out_is_the_mix_without_it(these, synth):
+def test_taking_all_of_an_instrument_out_is_the_mix_without_it(pairs, synth):
     model = il.load_model("compact")
-    heats = np.ones_like(these.shares)
-    gone = causal.removal_curves(model, these, heats, (0.0, 1.0))
-    back = causal.removal_curves(model, these, heats, (0.0, 1.0), insert=True)
+    heatmaps = np.ones_like(pairs.shares)
+    gone = causal.perturbation_curves(model, pairs, heatmaps, (0.0, 1.0))
+    back = causal.perturbation_curves(model, pairs, heatmaps, (0.0, 1.0), insert=True)
     assert np.allclose(gone[:, 0], back[:, 1], atol=1e-3) and np.allclose(gone[:, 1], back[:, 0], atol=1e-3)
     index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
     stems = synth.render_stems(il.clip_score(index, split="test"))
     for n in range(len(stems)):
         rest = il.log_mel(np.delete(stems, n, 0).sum(0))
-        p = il.predict(model, rest[None])[0, these.classes[n]]
+        p = il.predict(model, rest[None])[0, pairs.classes[n]]
         assert (p < 0.5) == (gone[n, 1] < 0)  # the network no longer hears it, by our sum of powers as by the sound
 
 
@@ -203,29 +207,29 @@ def test_taking_all_of_an_instrument_out_is_the_mix_without_it(these, synth):
         (lambda m, mels, c: np.zeros(mels.shape), "nothing but zeros"),
     ],
 )
-def test_bad_methods_are_refused(these, method, message):
+def test_bad_methods_are_refused(pairs, method, message):
     with pytest.raises(InputError, match=message):
-        grading.grade(method, "compact", these=these, progress=False)
+        grading.grade(method, "compact", pairs=pairs, progress=False)
 
 
-def test_undefined_scores_are_counted(these):
+def test_undefined_scores_are_counted(pairs):
     def half(model, mels, classes):
-        heats = np.ones(mels.shape)
-        heats[classes % 2 == 0] = 0
-        return heats
+        heatmaps = np.ones(mels.shape)
+        heatmaps[classes % 2 == 0] = 0
+        return heatmaps
 
-    row = grading.grade(half, "compact", these=these, curves=False, progress=False)
-    even = int((these.classes % 2 == 0).sum())
+    row = grading.grade(half, "compact", pairs=pairs, curves=False, progress=False)
+    even = int((pairs.classes % 2 == 0).sum())
     assert row["undefined"]["mass"] == even > 0 and row["undefined"]["rank"] == 0 and not np.isnan(row["mass"].value)
 
 
 def test_masks_and_heatmaps_must_belong_together():
     with pytest.raises(InputError, match="masks must be bool"):
-        localisation.mass_accuracy(UNIFORM, OWNED.astype(float))
+        localisation.relevance_mass_accuracy(UNIFORM, OWNED.astype(float))
     with pytest.raises(InputError, match="masks must be bool of shape"):
-        localisation.mass_accuracy(np.repeat(UNIFORM, 2, 0), OWNED)
+        localisation.relevance_mass_accuracy(np.repeat(UNIFORM, 2, 0), OWNED)
     with pytest.raises(InputError, match="at least 1"):
-        stems.pairs(0)
+        stems.render_pairs(0)
 
 
 # Pairs of one's own.
@@ -245,8 +249,8 @@ def test_pairs_of_a_clip_of_ones_own(duo):
     assert np.allclose(found.shares, il.ownership(stems)) and np.array_equal(found.mels[0], il.log_mel(mix))
     assert found.level[0] == pytest.approx(-found.level[1], abs=0.01)
     name = il.INSTRUMENTS[players[1]].name
-    one = stems.pairs_of(mix, stems, players, asked=[name])
-    assert one.classes.tolist() == [players[1]] and np.array_equal(one.others[0][0], found.owned[0])
+    one = stems.pairs_of(mix, stems, players, targets=[name])
+    assert one.classes.tolist() == [players[1]] and np.array_equal(one.others[0][0], found.owned_mask[0])
     both = stems.join([found, one])
     assert both.clips.tolist() == [0, 0, 1] and len(both.others) == 3 and both.shares.shape == (3, 128, 431)
 
@@ -287,9 +291,11 @@ def test_likeness_is_spearmans():
 
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 1, 128, 431))
-    assert sanity.alike(one, one**3)[0] == pytest.approx(1) and sanity.alike(one, -one)[0] == pytest.approx(-1)
-    assert sanity.alike(one, other)[0] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
-    assert np.isnan(sanity.alike(one, UNIFORM)[0])
+    assert sanity.rank_correlation(one, one**3)[0] == pytest.approx(1) and sanity.rank_correlation(one, -one)[
+        0
+    ] == pytest.approx(-1)
+    assert sanity.rank_correlation(one, other)[0] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+    assert np.isnan(sanity.rank_correlation(one, UNIFORM)[0])
 
 
 def test_contrastive_is_less_the_largest_of_the_others(random_network):
@@ -301,6 +307,6 @@ def test_contrastive_is_less_the_largest_of_the_others(random_network):
     )
     found = methods.METHODS["CRP, contrastive"](model, mels, np.array([3, 7]))
     for mel, index, heat in zip(mels, (3, 7), found, strict=True):
-        every = il.relevance(model, mel[None], range(12), "plus_alpha2beta1")
+        every = il.relevance(model, mel[None], range(12), "epsilon_plus_alpha2_beta1")
         others = np.delete(every, index, 0).clip(min=0).max(0)
         assert np.allclose(heat, every[index] - others, atol=1e-5 * np.abs(every).max())

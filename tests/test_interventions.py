@@ -48,7 +48,7 @@ def rise(stem: np.ndarray, onset: float) -> float:
 def test_playing_as_it_is_changes_no_sample(synth):
     score = il.clip_score(3)
     as_it_is = synth.render_stems(score)
-    assert np.array_equal(as_it_is, synth.render_stems(score, {score.instruments[0]: il.Playing()}))
+    assert np.array_equal(as_it_is, synth.render_stems(score, {score.instruments[0]: il.SynthOverrides()}))
     assert np.array_equal(as_it_is, synth.render_stems(score, {}))
 
 
@@ -56,30 +56,30 @@ def test_only_the_named_instrument_is_played_otherwise(synth):
     score = next(s for s in map(il.clip_score, range(50)) if len(s.instruments) == 3)
     before = synth.render_stems(score)
     name = il.INSTRUMENTS[score.instruments[1]].name
-    after = synth.render_stems(score, {name: il.Playing({"attackVolEnv": 8000})})
+    after = synth.render_stems(score, {name: il.SynthOverrides({"attackVolEnv": 8000})})
     assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True]
 
 
 def test_attack_and_release_are_as_long_as_asked(synth):
     lead = one_note(synth, "Square Wave Lead")
-    slow = edits.played(lead, il.Playing({"attackVolEnv": 10_200}))
+    slow = edits.with_overrides(lead, il.SynthOverrides({"attackVolEnv": 10_200}))
     assert rise(lead.stem, 0.5) < 0.02 and 0.1 < rise(slow, 0.5) < 1
     pad = one_note(synth, "New Age Pad")
     after = slice(round(2.2 * RATE), round(2.6 * RATE))  # the note ends at 2 s
-    short = edits.played(pad, il.Playing({"releaseVolEnv": -12_000}))
+    short = edits.with_overrides(pad, il.SynthOverrides({"releaseVolEnv": -12_000}))
     assert (short[after] ** 2).sum() < 1e-3 * (pad.stem[after] ** 2).sum()
 
 
 def test_the_filter_takes_high_harmonics_away(synth):
     lead = one_note(synth, "Square Wave Lead")
-    dull = edits.played(lead, il.Playing({"initialFilterFc": -6000}))
+    dull = edits.with_overrides(lead, il.SynthOverrides({"initialFilterFc": -6000}))
     before, after = (harmonic_power(s, 69, 0.8, 1.8) for s in (lead.stem, dull))
     assert after[10:].sum() / after.sum() < 0.1 * before[10:].sum() / before.sum()
 
 
 def test_a_bend_moves_the_pitch_by_as_much_as_it_says(synth):
     bass = one_note(synth, "Acoustic Bass")
-    up = edits.played(bass, il.Playing(bend=lambda t: np.where(t > 0.5, 1.0, 0.0)))
+    up = edits.with_overrides(bass, il.SynthOverrides(pitch_bend=lambda t: np.where(t > 0.5, 1.0, 0.0)))
     cents = edits.pitch(up, bass.notes[0])
     at = lambda seconds: cents[round((0.5 + seconds) * RATE)]  # noqa: E731
     assert abs(at(0.3)) < 5 and at(1.2) == pytest.approx(100, abs=5)
@@ -89,9 +89,9 @@ def test_a_bend_moves_the_pitch_by_as_much_as_it_says(synth):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: il.Playing({"attack": 1}), "no generator we know: use one of"),
-        (lambda: il.Playing(controllers={128: 1}), "whole numbers from 0 to 127"),
-        (lambda: il.Playing(controllers={1: 200}), "whole numbers from 0 to 127"),
+        (lambda: il.SynthOverrides({"attack": 1}), "no generator we know: use one of"),
+        (lambda: il.SynthOverrides(controllers={128: 1}), "whole numbers from 0 to 127"),
+        (lambda: il.SynthOverrides(controllers={1: 200}), "whole numbers from 0 to 127"),
     ],
 )
 def test_playing_that_does_not_exist_is_refused(make, message):
@@ -101,7 +101,7 @@ def test_playing_that_does_not_exist_is_refused(make, message):
 
 def test_a_bend_of_nan_is_refused(synth):
     with pytest.raises(SynthError, match="NaN"):
-        edits.played(one_note(synth, "Violin"), il.Playing(bend=lambda t: t * np.nan))
+        edits.with_overrides(one_note(synth, "Violin"), il.SynthOverrides(pitch_bend=lambda t: t * np.nan))
 
 
 # Changes of the sound.
@@ -109,27 +109,27 @@ def test_a_bend_of_nan_is_refused(synth):
 
 def test_silenced_is_silent_there_and_untouched_elsewhere(synth):
     bass = tune(synth, "Acoustic Bass")
-    found = edits.silenced(bass, 0.1, 0.2, slice(1, 2))
+    found = edits.gate(bass, 0.1, 0.2, slice(1, 2))
     hole = slice(round(1.6 * RATE), round(1.8 * RATE))
     assert not found[hole].any() and bass.stem[hole].any()
     edge = round(0.006 * RATE)
     assert np.array_equal(found[: hole.start - edge], bass.stem[: hole.start - edge])
     assert np.array_equal(found[hole.stop + edge :], bass.stem[hole.stop + edge :])
-    assert not edits.silenced(bass, 0, 5.0)[round(0.2 * RATE) :].any()
+    assert not edits.gate(bass, 0, 5.0)[round(0.2 * RATE) :].any()
 
 
 def test_quieter_is_at_the_level(synth):
     clip = next(stems.clips("Trumpet", 1, players=[3], synth=synth))
     for level in (0, -30):
-        stem = edits.quieter(clip, level).astype(float)
+        stem = edits.set_level(clip, level).astype(float)
         assert 10 * math.log10((stem**2).sum() / (clip.rest.astype(float) ** 2).sum()) == pytest.approx(level, abs=0.01)
     with pytest.raises(InputError, match="plays alone"):
-        edits.quieter(one_note(synth, "Trumpet"), 0)
+        edits.set_level(one_note(synth, "Trumpet"), 0)
 
 
 def test_attacks_come_from_the_other(synth):
     trumpet = tune(synth, "Trumpet")
-    found, sax = edits.attack_by(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
+    found, sax = edits.swap_attack(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
     for onset in (0.2, 1.5, 2.8):
         start, change, stop = (round((onset + t) * RATE) for t in (0.01, 0.09, 0.12))
         assert np.allclose(found[start:change], sax[start:change], atol=1e-6)
@@ -139,7 +139,7 @@ def test_attacks_come_from_the_other(synth):
 def test_harmonics_that_are_taken_away_are_gone_and_others_stay(synth):
     lead = one_note(synth, "Square Wave Lead")
     before = harmonic_power(lead.stem, 69, 0.8, 1.8)
-    after = harmonic_power(edits.without_harmonics(lead, 3, 5), 69, 0.8, 1.8)
+    after = harmonic_power(edits.remove_harmonics(lead, 3, 5), 69, 0.8, 1.8)
     gone = np.arange(1, 20)
     gone = (gone >= 3) & (gone <= 5)
     assert (after[gone] < 1e-4 * before[gone]).all()
@@ -148,14 +148,14 @@ def test_harmonics_that_are_taken_away_are_gone_and_others_stay(synth):
 
 def test_band_that_is_taken_away_is_gone_and_the_rest_stays(synth):
     lead = one_note(synth, "Square Wave Lead")
-    low, high = edits.without_band(lead, 2000), edits.without_band(lead, 0, 2000)
+    low, high = edits.band_stop(lead, 2000), edits.band_stop(lead, 0, 2000)
     assert np.allclose(low + high, lead.stem, atol=1e-4)
     assert harmonic_power(low, 69, 0.8, 1.8)[6:].sum() < 1e-4 * harmonic_power(lead.stem, 69, 0.8, 1.8)[6:].sum()
 
 
 def test_spectrum_is_the_others_and_the_level_stays(synth):
     trumpet = tune(synth, "Trumpet")
-    found, sax = edits.spectrum_by(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
+    found, sax = edits.swap_spectrum(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
     profile = lambda stem: 10 * np.log10(harmonic_power(stem, 60, 0.35, 1.0) + 1e-9)  # noqa: E731
     shape = lambda stem: profile(stem) - profile(stem).mean()  # noqa: E731
     before, after = (np.abs(shape(s) - shape(sax)).mean() for s in (trumpet.stem, found))
@@ -165,7 +165,7 @@ def test_spectrum_is_the_others_and_the_level_stays(synth):
 
 def test_envelope_is_the_others_and_the_spectrum_stays(synth):
     sax = tune(synth, "Soprano Sax")
-    found, celesta = edits.envelope_by(sax, "Celesta"), sax.by("Celesta")
+    found, celesta = edits.swap_envelope(sax, "Celesta"), sax.by("Celesta")
     smooth = lambda stem: np.sqrt(np.convolve(stem**2, np.ones(2205) / 2205, "same"))[::441]  # noqa: E731
     like = lambda stem: np.corrcoef(smooth(stem), smooth(celesta))[0, 1]  # noqa: E731
     assert like(found) > 0.98 > like(sax.stem) + 0.1
@@ -175,26 +175,26 @@ def test_envelope_is_the_others_and_the_spectrum_stays(synth):
 
 def test_random_spectrum_is_the_same_every_time_and_as_loud(synth):
     piano = tune(synth, "Acoustic Grand Piano")
-    one, again, other = (edits.random_spectrum(piano, seed=s) for s in (0, 0, 1))
+    one, again, other = (edits.randomise_spectrum(piano, seed=s) for s in (0, 0, 1))
     assert np.array_equal(one, again) and not np.allclose(one, other, atol=1e-3)
     assert (one**2).sum() == pytest.approx((piano.stem**2).sum(), rel=1e-3)
-    assert np.allclose(edits.random_spectrum(piano, spread=0), piano.stem, atol=1e-5)
+    assert np.allclose(edits.randomise_spectrum(piano, spread=0), piano.stem, atol=1e-5)
 
 
 def test_steady_takes_the_vibrato_away_and_can_put_it_back(synth):
     violin = one_note(synth, "Violin", 67)
     moves = lambda stem: np.nanstd(edits.pitch(stem, violin.notes[0])[round(0.9 * RATE) : round(1.9 * RATE)])  # noqa: E731
-    assert moves(violin.stem) > 8 and moves(edits.steady(violin)) < 4
-    back = edits.steady(violin, back=True)
+    assert moves(violin.stem) > 8 and moves(edits.remove_vibrato(violin)) < 4
+    back = edits.remove_vibrato(violin, back=True)
     assert moves(back) == pytest.approx(moves(violin.stem), rel=0.1)
     assert ((back - violin.stem) ** 2).sum() < 1e-3 * (violin.stem**2).sum()
-    assert (edits.steady(violin) ** 2).sum() == pytest.approx((violin.stem**2).sum(), rel=0.05)
+    assert (edits.remove_vibrato(violin) ** 2).sum() == pytest.approx((violin.stem**2).sum(), rel=0.05)
 
 
 def test_steady_at_the_start_leaves_the_vibrato(synth):
     violin = one_note(synth, "Violin", 67)
     moves = lambda stem: np.nanstd(edits.pitch(stem, violin.notes[0])[round(1.0 * RATE) : round(1.9 * RATE)])  # noqa: E731
-    assert moves(edits.steady(violin, 0.15)) > 0.8 * moves(violin.stem)
+    assert moves(edits.remove_vibrato(violin, 0.15)) > 0.8 * moves(violin.stem)
 
 
 # Changes of the notes.
@@ -202,22 +202,22 @@ def test_steady_at_the_start_leaves_the_vibrato(synth):
 
 def test_transposed_by_an_octave_is_twice_as_high(synth):
     lead = one_note(synth, "Square Wave Lead", 60)
-    assert np.array_equal(edits.transposed(lead, 12), one_note(synth, "Square Wave Lead", 72).stem)
+    assert np.array_equal(edits.transpose(lead, 12), one_note(synth, "Square Wave Lead", 72).stem)
 
 
 def test_reordered_keeps_onsets_and_pitches(synth):
     clip = tune(synth, "Celesta")
-    assert (edits.reordered(clip) != clip.stem).any()
+    assert (edits.permute_notes(clip) != clip.stem).any()
     same = stems.Clip(il.Score(tuple(n._replace(pitch=60) for n in clip.notes)), clip.instrument, synth)
-    assert np.array_equal(edits.reordered(same), same.stem)
+    assert np.array_equal(edits.permute_notes(same), same.stem)
 
 
 def test_shifted_is_the_same_sound_later(synth):
     clip = one_note(synth, "Acoustic Grand Piano", onset=64 * 300 / RATE)
-    later = edits.shifted(clip, clip.notes[0].onset + 64 * 500 / RATE)
+    later = edits.shift(clip, clip.notes[0].onset + 64 * 500 / RATE)
     assert np.allclose(later[64 * 500 :][:100_000], clip.stem[:100_000], atol=1e-6)
     with pytest.raises(ScoreError, match="a clip lasts 5 s"):
-        edits.shifted(clip, 4.0)
+        edits.shift(clip, 4.0)
 
 
 # Asking.
@@ -240,22 +240,24 @@ def answers(synth):
     changes = {
         "nothing": lambda c: c.stem,
         "all": lambda c: 0 * c.stem,
-        "half": lambda c: edits.silenced(c, 0, 3.0, slice(0, 1)),
+        "half": lambda c: edits.gate(c, 0, 3.0, slice(0, 1)),
     }
-    return experiments.ask({"compact": il.load_model("compact")}, stems.clips("Piccolo", 4, synth=synth), changes)[
-        "compact"
-    ]
+    return experiments.run_interventions(
+        {"compact": il.load_model("compact")}, stems.clips("Piccolo", 4, synth=synth), changes
+    )["compact"]
 
 
 def test_nothing_changed_loses_nothing_and_all_taken_away_loses_all(answers):
-    assert experiments.lost(answers["nothing"]) == (0, 0, 0)
-    assert experiments.lost(answers["all"]) == pytest.approx((1, 1, 1))
-    assert 0 < experiments.lost(answers["half"]).value < 1
-    assert experiments.lost(answers["all"], minus=answers["all"]) == (0, 0, 0)
+    assert experiments.relative_logit_drop(answers["nothing"]) == (0, 0, 0)
+    assert experiments.relative_logit_drop(answers["all"]) == pytest.approx((1, 1, 1))
+    assert 0 < experiments.relative_logit_drop(answers["half"]).value < 1
+    assert experiments.relative_logit_drop(answers["all"], minus=answers["all"]) == (0, 0, 0)
     assert (
-        experiments.recognised(answers["nothing"]).value == 1 == experiments.recognised(answers["all"], before=True).value
+        experiments.detection_rate(answers["nothing"]).value
+        == 1
+        == experiments.detection_rate(answers["all"], before=True).value
     )
-    assert experiments.recognised(answers["all"]).value == 0
+    assert experiments.detection_rate(answers["all"]).value == 0
     assert answers["nothing"].relevance.tolist() == [0] * 4 == answers["nothing"].energy.tolist()
 
 
@@ -266,56 +268,59 @@ def test_relevance_of_what_is_taken_away(answers, synth):
     share = (1 - 10 ** ((mels[1] - mels[0]) / 10)).clip(min=0)
     assert answers["all"].relevance[0] == pytest.approx((heat * share).sum(), rel=1e-4)
     assert answers["all"].energy[0] == pytest.approx(((mels[0] + 80) * share).sum(), rel=1e-4)
-    assert np.isnan(experiments.predicted(answers["nothing"])).all()
+    assert np.isnan(experiments.drop_correlation(answers["nothing"])).all()
 
 
 def test_a_change_that_gives_no_stem_is_refused(synth):
     network = {"compact": il.load_model("compact")}
     for change in (lambda c: c.stem[:100], lambda c: c.stem * np.nan):
         with pytest.raises(InputError, match="the change 'odd' gave"):
-            experiments.ask(network, stems.clips("Piccolo", 1, synth=synth), {"odd": change})
+            experiments.run_interventions(network, stems.clips("Piccolo", 1, synth=synth), {"odd": change})
     with pytest.raises(InputError, match="no clips"):
-        experiments.ask(network, [], {"none": lambda c: c.stem})
+        experiments.run_interventions(network, [], {"none": lambda c: c.stem})
 
 
-def made_up(drops, evidence=None, relevance=None, energy=None) -> experiments.Answers:
+def made_up(drops, evidence=None, relevance=None, energy=None) -> experiments.Outcomes:
     n = len(drops)
     before, after, without = np.zeros((3, n, 12), np.float32)
     after[:, 2] = -np.asarray(drops)
     without[:, 2] = -np.asarray(evidence if evidence is not None else np.ones(n))
     told = np.zeros(n)
-    return experiments.Answers(
+    return experiments.Outcomes(
         np.full(n, 2), before, after, without, told if relevance is None else relevance, told if energy is None else energy
     )
 
 
 def test_what_is_lost_is_a_ratio_of_sums():
-    found = experiments.lost(made_up([1, 2, 3], [2, 4, 2]))
+    found = experiments.relative_logit_drop(made_up([1, 2, 3], [2, 4, 2]))
     assert found.value == pytest.approx(6 / 8) and found.low <= found.value <= found.high
-    assert experiments.lost(made_up([2] * 5, [4] * 5)) == pytest.approx((0.5, 0.5, 0.5))
+    assert experiments.relative_logit_drop(made_up([2] * 5, [4] * 5)) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_gained_follows_the_other_instrument():
     answers = made_up([0, 0])
     answers.after[0, 5], answers.after[1, 7] = 3, 5
-    assert experiments.gained(answers, [5, 7]).value == 4 and experiments.gained(answers, ["Piccolo", "Piccolo"]).value == 0
+    assert (
+        experiments.logit_gain(answers, [5, 7]).value == 4
+        and experiments.logit_gain(answers, ["Piccolo", "Piccolo"]).value == 0
+    )
 
 
 def test_prediction_is_spearmans():
     rng = np.random.default_rng(0)
     drops, told = rng.normal(size=(2, 40))
-    found = experiments.predicted(made_up(drops, relevance=told))
+    found = experiments.drop_correlation(made_up(drops, relevance=told))
     assert found.value == pytest.approx(spearmanr(drops.astype(np.float32), told).statistic, abs=1e-6)
-    assert experiments.predicted(made_up(drops, energy=np.exp(drops)), by="energy").value == pytest.approx(1)
+    assert experiments.drop_correlation(made_up(drops, energy=np.exp(drops)), by="energy").value == pytest.approx(1)
 
 
 def test_level_at_which_half_is_lost():
     levels = [0, -10, -20, -30]
     heard = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
-    assert experiments.lost_below(levels, heard).value == -20
-    assert experiments.lost_below(levels, heard[:2] & [True, True, False, False]).value == pytest.approx(-15)
-    assert experiments.lost_below(levels, np.ones((3, 4), bool)) == (-math.inf,) * 3
-    assert np.isnan(experiments.lost_below(levels, np.zeros((3, 4), bool)).value)
+    assert experiments.detection_threshold_db(levels, heard).value == -20
+    assert experiments.detection_threshold_db(levels, heard[:2] & [True, True, False, False]).value == pytest.approx(-15)
+    assert experiments.detection_threshold_db(levels, np.ones((3, 4), bool)) == (-math.inf,) * 3
+    assert np.isnan(experiments.detection_threshold_db(levels, np.zeros((3, 4), bool)).value)
 
 
 def test_verdicts():
@@ -331,8 +336,8 @@ def test_streaks_in_closed_form():
     heat = np.zeros((3, 128, 431))
     heat[0, 10, 100:150] = 1  # one streak of 50 frames
     heat[1, 10, 100:150], heat[1, 11, 100:110] = 1, 1  # 50 and 10, weighted by how much relevance is on each
-    assert localisation.streaks(heat)[:2] == pytest.approx([50 * frame, (50 * 50 + 10 * 10) / 60 * frame])
-    assert np.isnan(localisation.streaks(heat)[2])
+    assert localisation.streak_seconds(heat)[:2] == pytest.approx([50 * frame, (50 * 50 + 10 * 10) / 60 * frame])
+    assert np.isnan(localisation.streak_seconds(heat)[2])
 
 
 def test_sweep_hears_loud_and_not_silent(synth):

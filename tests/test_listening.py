@@ -38,7 +38,7 @@ def command(*arguments, cwd=None):
 def test_any_usual_file_becomes_windows_at_one_level(tmp_path, ending, rate):
     file = tmp_path / f"tone.{ending}"
     soundfile.write(file, tone(7, rate, channels=2), rate)
-    windows = recordings.read(file).windows()
+    windows = recordings.load_recording(file).windows()
     assert windows.shape == (2, 220_500) and windows.dtype == np.float32
     level = 20 * np.log10(np.sqrt((windows[0] ** 2).mean()))
     assert abs(level - recordings.LEVEL) < 0.2
@@ -52,24 +52,24 @@ def test_channels_are_averaged(tmp_path):
     left[:, 1] = 0
     for name, sound in (("left", left), ("both", tone(5))):
         soundfile.write(tmp_path / f"{name}.wav", sound, RATE, subtype="FLOAT")
-    one, other = (recordings.read(tmp_path / f"{name}.wav").audio for name in ("left", "both"))
+    one, other = (recordings.load_recording(tmp_path / f"{name}.wav").audio for name in ("left", "both"))
     assert np.allclose(one, other, atol=1e-6)
 
 
 def test_levelling_does_not_depend_on_how_loud_the_file_is(tmp_path):
     for name, size in (("loud", 0.9), ("quiet", 0.009)):
         soundfile.write(tmp_path / f"{name}.wav", tone(6, size=size), RATE, subtype="FLOAT")
-    loud, quiet = (recordings.read(tmp_path / f"{name}.wav").audio for name in ("loud", "quiet"))
+    loud, quiet = (recordings.load_recording(tmp_path / f"{name}.wav").audio for name in ("loud", "quiet"))
     assert np.allclose(loud, quiet, atol=1e-5)
 
 
 def test_midi_is_played_whole_with_all_its_instruments(need_soundfont, tmp_path):
     score = il.random_score(np.random.default_rng(1), instruments=["Violin", "Celesta"])
     score.to_midi().save(tmp_path / "clip.mid")
-    played = recordings.read(tmp_path / "clip.mid").windows()[0]
+    played = recordings.load_recording(tmp_path / "clip.mid").windows()[0]
     mix = need_soundfont.render(score)
     assert np.corrcoef(played, mix)[0, 1] > 0.99
-    chorale = recordings.read(recorded.FOLDER / recorded.CHORALE)
+    chorale = recordings.load_recording(recorded.FOLDER / recorded.CHORALE)
     assert 20 < len(chorale.audio) / RATE < 21
 
 
@@ -77,7 +77,7 @@ def test_listen_asks_about_each_window(need_soundfont, tmp_path):
     model = il.load_model("compact")
     clips = [need_soundfont.render(il.clip_score(i, split="test")) for i in range(3)]
     soundfile.write(tmp_path / "three.wav", np.concatenate(clips), RATE, subtype="FLOAT")
-    heard = evaluation.listen(model, recordings.read(tmp_path / "three.wav"))
+    heard = evaluation.predict_windows(model, recordings.load_recording(tmp_path / "three.wav"))
     assert heard.probabilities.shape == (3, 12) and heard.starts.tolist() == [0, 5, 10]
     for i, said in enumerate(heard.probabilities > 0.5):
         assert tuple(np.flatnonzero(said)) == il.clip_score(i, split="test").instruments
@@ -85,7 +85,7 @@ def test_listen_asks_about_each_window(need_soundfont, tmp_path):
 
 def test_of_silence_nothing_is_said(tmp_path):
     soundfile.write(tmp_path / "gap.wav", np.concatenate([tone(5), np.zeros((5 * RATE, 1)), tone(2)]), RATE)
-    heard = evaluation.listen(il.load_model("compact"), recordings.read(tmp_path / "gap.wav"))
+    heard = evaluation.predict_windows(il.load_model("compact"), recordings.load_recording(tmp_path / "gap.wav"))
     assert not heard.probabilities[1].any() and heard.probabilities[0].any() and heard.probabilities[2].any()
 
 
@@ -158,7 +158,7 @@ def test_bad_files_are_refused_with_one_sentence(tmp_path, case):
     path = tmp_path / "file.bin"
     write(path)
     with pytest.raises(il.InstrError, match=says) as error:
-        recordings.read(path)
+        recordings.load_recording(path)
     message = str(error.value)
     assert message.startswith("file.bin") and len(message.splitlines()) == 1
     assert ":" in message or ";" in message  # what to do
@@ -166,22 +166,22 @@ def test_bad_files_are_refused_with_one_sentence(tmp_path, case):
 
 def test_a_path_that_is_none_is_refused(tmp_path):
     with pytest.raises(il.AudioError, match="No such file"):
-        recordings.read(tmp_path / "missing.wav")
+        recordings.load_recording(tmp_path / "missing.wav")
     with pytest.raises(il.AudioError, match="is a folder"):
-        recordings.read(tmp_path)
+        recordings.load_recording(tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
 def test_whole_files_are_not_taken_for_cut_ones(tmp_path, ending):
     for seconds in (0.2, 5.3, 30):
         sound(tone(seconds), ending)(tmp_path / "whole.bin")
-        read = len(recordings.read(tmp_path / "whole.bin").audio) / constants.SAMPLE_RATE
+        read = len(recordings.load_recording(tmp_path / "whole.bin").audio) / constants.SAMPLE_RATE
         assert read == pytest.approx(seconds, abs=0.1)  # an MP3 is filled up to whole frames
 
 
 def test_a_peak_at_full_scale_is_no_clipping(tmp_path):
     sound(tone(5, size=0.9999))(tmp_path / "peak.wav")
-    assert recordings.read(tmp_path / "peak.wav").audio.any()
+    assert recordings.load_recording(tmp_path / "peak.wav").audio.any()
 
 
 # The command line
@@ -260,7 +260,7 @@ def test_the_panel_shows_a_recording_and_says_what_is_wrong_with_another():
 def test_timeline_says_in_words_what_it_shows():
     probabilities = np.zeros((4, 12), np.float32)
     probabilities[:2, 9] = 0.9
-    heard = evaluation.Heard(np.arange(4) * 5.0, np.zeros((4, 128, 431), np.float32), probabilities)
+    heard = evaluation.WindowPredictions(np.arange(4) * 5.0, np.zeros((4, 128, 431), np.float32), probabilities)
     text = pages.timeline(heard)
     assert "Violin in 50%" in text and text.count("ex-column") == 4 and "0:00: Violin 90%" in text
     assert "0:10: none of the twelve" in text

@@ -18,33 +18,37 @@ def network(random_network):
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if name != "occlusion"])
 def test_every_method_gives_heatmaps_and_leaves_the_network_alone(name, network):
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    heats = np.asarray(methods.METHODS[name](network, MELS, np.array([3, 7])))
-    assert heats.shape == MELS.shape and np.isfinite(heats).all() and heats.any()
+    heatmaps = np.asarray(methods.METHODS[name](network, MELS, np.array([3, 7])))
+    assert heatmaps.shape == MELS.shape and np.isfinite(heatmaps).all() and heatmaps.any()
     again = np.asarray(methods.METHODS[name](network, MELS, np.array([3, 7])))
-    assert np.allclose(heats, again, rtol=1e-4, atol=1e-4 * np.abs(heats).max())
+    assert np.allclose(heatmaps, again, rtol=1e-4, atol=1e-4 * np.abs(heatmaps).max())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(p.requires_grad for p in network.parameters())
 
 
 def test_gradients_are_those_of_the_logit_by_the_cells(network):
-    unit = network.front.unit(torch.from_numpy(MELS)[:, None]).requires_grad_()
-    network.layers(network.front.enlarge(unit))[[0, 1], [3, 7]].sum().backward()
-    gradient = unit.grad[:, 0].numpy()
-    asked = network, MELS, np.array([3, 7])
-    assert np.allclose(methods.METHODS["gradient"](*asked), np.abs(gradient), atol=1e-6)
-    assert np.allclose(methods.METHODS["gradient × input"](*asked), gradient * unit.detach()[:, 0].numpy(), atol=1e-6)
+    normalise = network.preprocess.normalise(torch.from_numpy(MELS)[:, None]).requires_grad_()
+    network.layers(network.preprocess.resize(normalise))[[0, 1], [3, 7]].sum().backward()
+    gradient = normalise.grad[:, 0].numpy()
+    targets = network, MELS, np.array([3, 7])
+    assert np.allclose(methods.METHODS["gradient"](*targets), np.abs(gradient), atol=1e-6)
+    assert np.allclose(
+        methods.METHODS["gradient × input"](*targets), gradient * normalise.detach()[:, 0].numpy(), atol=1e-6
+    )
 
 
 def test_occlusion_is_the_fall_of_the_logit(network):
-    heats = methods.occlusion(network, MELS[:1], np.array([3]), bands=64, frames=216)
+    heatmaps = methods.occlusion(network, MELS[:1], np.array([3]), bands=64, frames=216)
     silent = MELS[0].copy()
     silent[:64, :216] = -80
     with torch.no_grad():
         whole, without = (float(network(torch.from_numpy(m)[None, None])[0, 3]) for m in (MELS[0], silent))
-    assert heats[0, 10, 10] == pytest.approx(whole - without, abs=1e-4)
-    assert len(np.unique(heats[0].round(5))) <= 4
+    assert heatmaps[0, 10, 10] == pytest.approx(whole - without, abs=1e-4)
+    assert len(np.unique(heatmaps[0].round(5))) <= 4
 
 
 def test_random_weights_are_the_same_every_time_and_not_the_networks(network):
-    asked = network, MELS, np.array([3, 7])
-    assert not np.allclose(methods.METHODS["CRP on random weights"](*asked), methods.METHODS["CRP, epsilon plus"](*asked))
+    targets = network, MELS, np.array([3, 7])
+    assert not np.allclose(
+        methods.METHODS["CRP on random weights"](*targets), methods.METHODS["CRP, epsilon plus"](*targets)
+    )

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import instr_lib as il
-from instr_lib.networks.models import Front
+from instr_lib.networks.models import Preprocess
 from instr_lib.samples import original_report
 
 NETWORKS = {"original": il.OriginalCNN, "compact": il.CompactCNN}
@@ -67,18 +67,18 @@ def test_pooling_before_relu_equals_after(network, mels):
     swapped = nn.Sequential(*by_name.values())
     assert [type(layer) for layer in swapped][2:4] == [nn.ReLU, nn.MaxPool2d]
     mel = torch.from_numpy(mels[:1])[:, None]
-    assert torch.equal(swapped(network.front(mel)), network(mel))
+    assert torch.equal(swapped(network.preprocess(mel)), network(mel))
 
 
 def test_silence_is_zero_at_the_networks_input():
     """To -80 dB belongs 0, exactly; to 0 dB 1; beyond the scale nothing changes any more."""
     db = torch.tensor([-90.0, -80.0, -40.0, 0.0, 5.0]).reshape(1, 1, 1, 5)
-    assert Front()(db).flatten().tolist() == [0, 0, 0.5, 1, 1]
+    assert Preprocess()(db).flatten().tolist() == [0, 0, 0.5, 1, 1]
 
 
 def test_original_sees_the_same_enlarged_picture_three_times(mels):
     mel = torch.from_numpy(mels[:1])[:, None]
-    picture = il.OriginalCNN().front(mel)
+    picture = il.OriginalCNN().preprocess(mel)
     assert picture.shape == (1, 3, 400, 400)
     enlarged = F.interpolate((mel + 80) / 80, (400, 400), mode="bilinear", align_corners=False)
     for channel in range(3):

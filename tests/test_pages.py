@@ -33,19 +33,19 @@ def site(book) -> Path:
 def opened(browser, site, request):
     """A page, opened as a file without a network: its tab, its name, what it asked for and what it said."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, color_scheme="light")
-    tab, asked, said = context.new_page(), [], []
-    tab.on("request", lambda r: asked.append(r.url))
+    tab, targets, said = context.new_page(), [], []
+    tab.on("request", lambda r: targets.append(r.url))
     tab.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
     tab.on("pageerror", lambda e: said.append(str(e)))
     tab.goto((site / f"{request.param}.html").as_uri())
     tab.evaluate(MATH_IS_DONE)
     tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    yield SimpleNamespace(tab=tab, name=request.param, asked=asked, said=said)
+    yield SimpleNamespace(tab=tab, name=request.param, targets=targets, said=said)
     context.close()
 
 
 def test_a_page_needs_no_network_and_has_no_errors(opened):
-    assert [url for url in opened.asked if not url.startswith(OURS)] == []
+    assert [url for url in opened.targets if not url.startswith(OURS)] == []
     assert opened.said == []
 
 

@@ -44,9 +44,9 @@ def test_axes_are_in_seconds_and_hz(clip):
 
 
 def test_zero_is_white_and_the_scale_is_shared(clip):
-    heats = np.zeros((2, 128, 431), np.float32)
-    heats[0, 10, 10], heats[1, 20, 20] = 1, -100
-    figure = plots.relevance_panels(clip.mel, heats, (0, 6), present=(0,))
+    heatmaps = np.zeros((2, 128, 431), np.float32)
+    heatmaps[0, 10, 10], heatmaps[1, 20, 20] = 1, -100
+    figure = plots.relevance_panels(clip.mel, heatmaps, (0, 6), present=(0,))
     images = [ax.images[-1] for ax in figure.axes[:2]]
     assert {image.get_clim() for image in images} == {(-1, 1)}
     assert images[0].cmap(images[0].norm(0.0))[:3] == pytest.approx((1, 1, 1), abs=0.04)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from scipy.stats import binomtest
 import instr_lib as il
 from instr_lib import results
 from instr_lib.music import soundfonts
+from instr_lib.networks.weights import models_folder
 from instr_lib.samples import original_report
 
 MODELS = models_folder()

@@ -22,14 +22,14 @@ from zennit.types import Convolution
 import instr_lib as il
 from instr_lib.explain import concepts
 from instr_lib.explain.lrp import Trace, can_trace
-from instr_lib.networks.models import Front, TimePool
+from instr_lib.networks.models import MeanMaxPool, Preprocess
 
 COMPOSITES = {
     "epsilon_plus": EpsilonPlus,
     "epsilon_plus_flat": EpsilonPlusFlat,
-    "alpha2beta1": EpsilonAlpha2Beta1,
+    "epsilon_alpha2_beta1": EpsilonAlpha2Beta1,
     "gamma": lambda: LayerMapComposite([*LAYER_MAP_BASE, (Convolution, Gamma(0.25)), (nn.Linear, Gamma(0.25))]),
-    "plus_alpha2beta1": lambda: NameMapComposite(
+    "epsilon_plus_alpha2_beta1": lambda: NameMapComposite(
         [
             (["conv1", "conv2"], ZPlus()),
             (["conv3", "conv4", "conv5"], AlphaBeta(2, 1)),
@@ -49,11 +49,11 @@ class Network(nn.Module):
 
     def __init__(self, *layers: nn.Module):
         super().__init__()
-        self.front = Front()
+        self.preprocess = Preprocess()
         self.layers = nn.Sequential(*layers)
 
     def forward(self, mels):
-        return self.layers(self.front(mels))
+        return self.layers(self.preprocess(mels))
 
 
 def close(one: np.ndarray, other: np.ndarray, tolerance: float = 1e-5) -> bool:
@@ -181,7 +181,7 @@ def test_a_module_without_a_front_gets_decibels(paper_network, paper_mel):
         ("epsilon", (32 + 16, -12 + 16, 0)),  # 36 as 8 : -3 : 4, 24 as 4 : 4 : -2
         ("z+", (24 + 12, 0 + 12, 0)),  # 36 as 8 : 0 : 4, 24 as 4 : 4
         ("gamma", (30 + 15, -9 + 15, 0)),  # 36 as 10 : -3 : 5, 24 as 5 : 5 : -2
-        ("alpha2beta1", (48 + 24, -36 + 24, 0)),  # twice z+, less 36 to the -3 alone, less 24 to the bias alone
+        ("epsilon_alpha2_beta1", (48 + 24, -36 + 24, 0)),  # twice z+, less 36 to the -3 alone, less 24 to the bias alone
         ("flat", (12 + 8, 12 + 8, 12 + 8)),
     ],
 )
@@ -255,7 +255,7 @@ def explain(layers, x: np.ndarray, target: int, composite: str, through=None) ->
             x = windows(x, layer.kernel_size).max(axis=-1)
         elif isinstance(layer, nn.ReLU):
             x = np.maximum(x, 0)
-        elif isinstance(layer, TimePool):
+        elif isinstance(layer, MeanMaxPool):
             x = np.concatenate([x.mean(axis=2, keepdims=True), x.max(axis=2, keepdims=True)])
         elif isinstance(layer, nn.Flatten):
             x = x.ravel()
@@ -275,7 +275,7 @@ def explain(layers, x: np.ndarray, target: int, composite: str, through=None) ->
             relevance = x * weight * z / (z + EPSILON * np.sign(z))
         elif isinstance(layer, nn.Flatten):
             relevance = relevance.reshape(x.shape)
-        elif isinstance(layer, TimePool):  # the mean in proportion, the maximum to the winner
+        elif isinstance(layer, MeanMaxPool):  # the mean in proportion, the maximum to the winner
             to_mean, to_max = np.split(relevance[:, :, 0], 2)
             mean = x.mean(axis=2)
             relevance = x / x.shape[2] * (to_mean / (mean + EPSILON))[:, :, None] + winner_takes_all(x, to_max)
@@ -301,7 +301,7 @@ def small_network(random_network) -> Network:
         lambda: Network(
             *(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3, eps=1e-3), nn.MaxPool2d(4), nn.ReLU()),
             *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU()),
-            *(TimePool(15), nn.Flatten(), nn.Dropout(0.5), nn.Linear(2 * 4 * 15, 5)),
+            *(MeanMaxPool(15), nn.Flatten(), nn.Dropout(0.5), nn.Linear(2 * 4 * 15, 5)),
         ),
         seed=1,
     )
@@ -358,12 +358,12 @@ def by_crp(layers: nn.Module, pictures: torch.Tensor, classes, composite: str) -
         if isinstance(norm, nn.BatchNorm2d):  # the same network: zennit leaves an identity that divides by √(1 + eps)
             norm.running_var, norm.eps = norm.running_var + norm.eps, 0
     SequentialMergeBatchNorm().apply(layers)
-    heats = []
+    heatmaps = []
     for picture, c in zip(pictures, classes, strict=True):
         x = picture[None].detach().clone().requires_grad_()
         CondAttribution(layers)(x, [{"y": [c]}], COMPOSITES[composite]())
-        heats.append(x.grad[0].numpy())
-    return np.stack(heats)
+        heatmaps.append(x.grad[0].numpy())
+    return np.stack(heatmaps)
 
 
 @all_composites
@@ -371,7 +371,9 @@ def test_compact_equals_zennit_crp(random_network, composite):
     """In float64 and without silence, so that no two winners are alike."""
     network, classes = random_network(il.CompactCNN).double(), [4, 0, 11]
     mels = np.random.default_rng(0).uniform(-70, -10, (3, 128, 431)).astype(np.float32)
-    expected = by_crp(network.layers, network.front(torch.from_numpy(mels)[:, None].double()), classes, composite)[:, 0]
+    expected = by_crp(network.layers, network.preprocess(torch.from_numpy(mels)[:, None].double()), classes, composite)[
+        :, 0
+    ]
     assert close(il.relevance(network, mels, classes, composite=composite, batch_size=2), expected, 1e-6)
 
 
@@ -379,7 +381,7 @@ def test_rules_can_be_named_layer_by_layer(random_network):
     network, mels = random_network(il.CompactCNN), np.random.default_rng(0).uniform(-70, -10, (1, 128, 431))
     by_name, by_rules = (
         il.relevance(network, mels, [3], composite)
-        for composite in ("plus_alpha2beta1", (("z+", "z+", "alpha2beta1"), "epsilon"))
+        for composite in ("epsilon_plus_alpha2_beta1", (("z+", "z+", "epsilon_alpha2_beta1"), "epsilon"))
     )
     assert np.array_equal(by_name, by_rules)
     with pytest.raises(il.InputError, match="explained by zennit"):
@@ -405,9 +407,11 @@ def test_a_network_that_zennit_must_explain_gets_the_same_rules(random_network, 
     """The way through zennit that is taken for unknown layers, on a network that both ways can explain."""
     network = random_network(il.CompactCNN).double()
     mels, classes = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)), [3, 7]
-    ours = il.relevance(network, mels, classes, composite="plus_alpha2beta1")
+    ours = il.relevance(network, mels, classes, composite="epsilon_plus_alpha2_beta1")
     monkeypatch.setattr("instr_lib.explain.lrp.can_trace", lambda layers: False)
-    assert close(il.relevance(network, mels, classes, composite="plus_alpha2beta1"), ours, 2e-4)  # zennit's BatchNorm
+    assert close(
+        il.relevance(network, mels, classes, composite="epsilon_plus_alpha2_beta1"), ours, 2e-4
+    )  # zennit's BatchNorm
 
 
 @both_composites
@@ -415,15 +419,15 @@ def test_original_equals_zennit_crp_on_the_enlarged_picture(original, composite)
     """Pixels hand their relevance down to the cells by what each cell put in; silent pixels by nearness alone."""
     mels = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32)
     mels[:, 50:56, 200:206] = -80  # more silence would have more windows with several winners
-    unit, classes = (mels[:2].astype(float) + 80) / 80, [4, 9]
+    normalise, classes = (mels[:2].astype(float) + 80) / 80, [4, 9]
     rows, columns = interpolation(128, 400), interpolation(431, 400)
     original = copy.deepcopy(original).double()
-    picture = original.front(torch.from_numpy(mels[:2])[:, None].double())  # three equal channels
+    picture = original.preprocess(torch.from_numpy(mels[:2])[:, None].double())  # three equal channels
     pixels = picture[:, 0].numpy()
-    assert np.abs(rows @ unit @ columns.T - pixels).max() < 1e-12
+    assert np.abs(rows @ normalise @ columns.T - pixels).max() < 1e-12
     heat = by_crp(original.layers, picture, classes, composite).sum(axis=1, dtype=float)
     sounds = pixels > 0
-    by_input = unit * (rows.T @ np.where(sounds, heat / np.where(sounds, pixels, 1), 0) @ columns)
+    by_input = normalise * (rows.T @ np.where(sounds, heat / np.where(sounds, pixels, 1), 0) @ columns)
     by_weight = rows.T @ np.where(sounds, 0, heat) @ columns
     found = il.relevance(original, mels[:2], classes, composite=composite)
     assert close(found, by_input + by_weight, 1e-6)

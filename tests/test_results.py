@@ -27,17 +27,17 @@ def test_an_interrupted_computation_goes_on(tmp_path):
 
     todo = {name: work(name) for name in "abc"}
     with pytest.raises(KeyboardInterrupt):
-        results.kept(file, {"n": 1}, todo, progress=False)
+        results.cached_rows(file, {"n": 1}, todo, progress=False)
     assert list(results.read(file)["rows"]) == ["a"]
-    rows = results.kept(file, {"n": 1}, todo, progress=False)
+    rows = results.cached_rows(file, {"n": 1}, todo, progress=False)
     assert calls == ["a", "b", "b", "c"] and list(rows) == ["a", "b", "c"]
-    assert results.kept(file, {"n": 1}, {"b": work("b")}, progress=False) == {"b": {"value": 3}} and len(calls) == 4
+    assert results.cached_rows(file, {"n": 1}, {"b": work("b")}, progress=False) == {"b": {"value": 3}} and len(calls) == 4
     assert [f.name for f in file.parent.iterdir()] == ["rows.json"]
 
 
 def test_nan_infinity_and_intervals_are_kept(tmp_path):
     row = {"nan": float("nan"), "below": -np.inf, "interval": il.bootstrap_f1(np.eye(2), np.eye(2) > 0)[0]}
-    kept = results.kept(tmp_path / "r.json", {}, {"one": lambda: row}, progress=False)["one"]
+    kept = results.cached_rows(tmp_path / "r.json", {}, {"one": lambda: row}, progress=False)["one"]
     assert kept == {"nan": None, "below": "-inf", "interval": [1, 1, 1]}
     assert results.interval(kept["interval"]) == (1, 1, 1)
     assert str(results.interval([None, kept["below"], 2])) == "Interval(value=nan, low=-inf, high=2.0)"
@@ -45,10 +45,10 @@ def test_nan_infinity_and_intervals_are_kept(tmp_path):
 
 def test_other_settings_are_refused(tmp_path):
     file = tmp_path / "r.json"
-    results.kept(file, {"n": 1, "seed": 0}, {"a": lambda: {}}, progress=False)
+    results.cached_rows(file, {"n": 1, "seed": 0}, {"a": lambda: {}}, progress=False)
     before = file.read_bytes()
     with pytest.raises(ResultsError, match=r"r.json was computed with other n: delete it"):
-        results.kept(file, {"n": 2, "seed": 0}, {"b": lambda: {}}, progress=False)
+        results.cached_rows(file, {"n": 2, "seed": 0}, {"b": lambda: {}}, progress=False)
     assert file.read_bytes() == before
 
 
@@ -63,7 +63,7 @@ def test_damaged_files_are_refused(tmp_path, text):
 
 def test_rows_that_json_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ResultsError, match="plain numbers"):
-        results.kept(tmp_path / "r.json", {}, {"a": lambda: {"x": np.zeros(3)}}, progress=False)
+        results.cached_rows(tmp_path / "r.json", {}, {"a": lambda: {"x": np.zeros(3)}}, progress=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -195,8 +195,8 @@ def test_lock_is_exact_and_holds_what_the_project_asks_for():
     assert list(locked) == sorted(locked) and {"setuptools", "wheel"} <= set(locked)
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         if line and line[0] != "#":
-            asked = Requirement(line.split(" #")[0])
-            assert asked.specifier.contains(locked[asked.name.lower()]), line
+            targets = Requirement(line.split(" #")[0])
+            assert targets.specifier.contains(locked[targets.name.lower()]), line
 
 
 # --- build.py ---------------------------------------------------------------------------------------------------------

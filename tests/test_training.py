@@ -7,7 +7,7 @@ from torch import nn
 
 import instr_lib as il
 from instr_lib.networks import distributed, training
-from instr_lib.networks.models import Front
+from instr_lib.networks.models import Preprocess
 
 
 class Tiny(nn.Module):
@@ -15,7 +15,7 @@ class Tiny(nn.Module):
 
     def __init__(self, dropout: float = 0.2):
         super().__init__()
-        self.front = Front()
+        self.front = Preprocess()
         self.layers = nn.Sequential(
             nn.Conv2d(1, 8, (8, 16), stride=(8, 16)),
             nn.BatchNorm2d(8),
@@ -85,7 +85,7 @@ def uninterrupted(clips):
 def test_positive_weights_by_hand():
     """Of four clips three play the first instrument (1 without, 3 with), two the second, one the third."""
     labels = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]], np.float32)
-    weights = il.positive_weights(labels)
+    weights = il.pos_weight(labels)
     assert weights.dtype == np.float32
     assert np.allclose(weights, [1 / 3, 2 / 2, 3 / 1])
 
@@ -95,7 +95,7 @@ def test_positive_weights_need_both_kinds_of_clips(column):
     labels = np.array([[1, 0, 0], [0, 0, 1]])
     labels[:, 1] = column
     with pytest.raises(il.TrainingError, match="more clips"):
-        il.positive_weights(labels)
+        il.pos_weight(labels)
 
 
 def test_defaults_are_the_reports():
@@ -120,7 +120,7 @@ def test_loss_by_hand(clips):
     # One step with all training clips, at a rate so small that the weights stay where they are.
     settings = il.TrainSettings(epochs=1, batch_size=len(train), learning_rate=1e-12)
     _, (row,) = run(clips, lambda: Tiny(dropout=0), settings)
-    network, weights = fresh(lambda: Tiny(dropout=0)), il.positive_weights(clips.labels[train])
+    network, weights = fresh(lambda: Tiny(dropout=0)), il.pos_weight(clips.labels[train])
     for part, mode, found in ((train, True, row["train_loss"]), (validation, False, row["val_loss"])):
         network.train(mode)
         with torch.no_grad():
@@ -356,4 +356,4 @@ def test_a_penalty_is_for_one_process(clips):
         world_size = 2
 
     with pytest.raises(il.TrainingError, match="one process, not in 2"):
-        il.train(il.CompactCNN(), clips, [0], [1], fabric=Two(), penalty=lambda *asked: 0)
+        il.train(il.CompactCNN(), clips, [0], [1], fabric=Two(), penalty=lambda *targets: 0)

@@ -7,13 +7,15 @@ import torch
 import instr_lib as il
 from instr_lib.errors import DatasetError, TrainingError
 from instr_lib.explain import prior
-from instr_lib.music.randomisation import Variation, render_stems
+from instr_lib.music.randomisation import DomainRandomisation, render_stems
 from instr_lib.truth import source_maps, stems
 
 
 @pytest.fixture(scope="module")
 def owners(clips, tmp_path_factory):
-    return source_maps.owners(clips, tmp_path_factory.mktemp("owners") / "owners.npy", n_jobs=2, progress=False)
+    return source_maps.dominant_source_map(
+        clips, tmp_path_factory.mktemp("owners") / "owners.npy", n_jobs=2, progress=False
+    )
 
 
 def test_owners_are_those_of_the_stems(clips, owners, synth):
@@ -23,20 +25,21 @@ def test_owners_are_those_of_the_stems(clips, owners, synth):
         shares = stems.ownership(synth.render_stems(score))
         expected = np.zeros((128, 431), np.uint8)
         for share, index in zip(shares, score.instruments, strict=True):
-            expected[share >= stems.OWNS] = index + 1
+            expected[share >= stems.OWNERSHIP_THRESHOLD] = index + 1
         assert np.array_equal(owners[row], expected)
 
 
 def test_owners_are_kept_and_belong_to_their_data(clips, synth, tmp_path):
     few = il.generate(tmp_path / "few", 3, n_jobs=1, progress=False)
     file = tmp_path / "owners.npy"
-    first = np.array(source_maps.owners(few, file, n_jobs=1, progress=False))
+    first = np.array(source_maps.dominant_source_map(few, file, n_jobs=1, progress=False))
     stamp = file.stat().st_mtime_ns
     assert (
-        np.array_equal(first, source_maps.owners(few, file, n_jobs=1, progress=False)) and file.stat().st_mtime_ns == stamp
+        np.array_equal(first, source_maps.dominant_source_map(few, file, n_jobs=1, progress=False))
+        and file.stat().st_mtime_ns == stamp
     )
     with pytest.raises(DatasetError, match="another dataset"):
-        source_maps.owners(clips, file, progress=False)
+        source_maps.dominant_source_map(clips, file, progress=False)
 
 
 def test_penalty_is_that_of_the_heatmap(clips, owners, random_network):
@@ -44,7 +47,7 @@ def test_penalty_is_that_of_the_heatmap(clips, owners, random_network):
     model = random_network(il.CompactCNN, 1)
     several = [i for i in range(120) if clips.labels[i].sum() > 1][:6]
     mels = torch.from_numpy(clips.mels(several))[:, None]
-    penalty = prior.Truthfulness(owners, weight=2.0, composite="epsilon_plus")
+    penalty = prior.AttributionPrior(owners, weight=2.0, composite="epsilon_plus")
     torch.manual_seed(0)
     found = float(penalty(model, clips, several, mels).detach())
     torch.manual_seed(0)
@@ -52,11 +55,11 @@ def test_penalty_is_that_of_the_heatmap(clips, owners, random_network):
     logits = il.networks.evaluation.logits(model, mels[:, 0].numpy())
     for n, clip in enumerate(several):
         players = np.flatnonzero(clips.labels[clip])
-        asked = int(rng.choice(players))
-        heat = il.relevance(model, mels[n].numpy(), [asked], "epsilon_plus")[0] / logits[n, asked]
+        targets = int(rng.choice(players))
+        heat = il.relevance(model, mels[n].numpy(), [targets], "epsilon_plus")[0] / logits[n, targets]
         heat = heat.clip(min=0)
         mass = {p: (heat * (owners[clip] == p + 1)).sum() / heat.sum() for p in players}
-        own, other = max(mass[asked], 1e-3), max(1e-3, *(mass[p] for p in players if p != asked))
+        own, other = max(mass[targets], 1e-3), max(1e-3, *(mass[p] for p in players if p != targets))
         expected += -np.log(own) + 0.5 * np.logaddexp(0, 4 * np.log(other / own))
     assert found == pytest.approx(2 * expected, rel=1e-3)
 
@@ -64,14 +67,14 @@ def test_penalty_is_that_of_the_heatmap(clips, owners, random_network):
 def test_clips_with_one_player_cost_nothing(clips, owners, random_network):
     alone = [i for i in range(120) if clips.labels[i].sum() == 1][:3]
     mels = torch.from_numpy(clips.mels(alone))[:, None]
-    assert float(prior.Truthfulness(owners)(random_network(il.CompactCNN), clips, alone, mels)) == 0
+    assert float(prior.AttributionPrior(owners)(random_network(il.CompactCNN), clips, alone, mels)) == 0
 
 
 def test_learning_from_the_penalty_makes_explanations_truer(clips, owners):
     model = il.load_model("compact").requires_grad_(True)
     several = [i for i in range(120) if clips.labels[i].sum() > 1][:8]
     mels = torch.from_numpy(clips.mels(several))[:, None]
-    penalty, optimizer = prior.Truthfulness(owners), torch.optim.Adam(model.parameters(), 2e-5)
+    penalty, optimizer = prior.AttributionPrior(owners), torch.optim.Adam(model.parameters(), 2e-5)
     losses = []
     for _ in range(12):
         torch.manual_seed(0)  # the same players are asked about
@@ -85,7 +88,7 @@ def test_learning_from_the_penalty_makes_explanations_truer(clips, owners):
 
 def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, owners, tmp_path):
     settings, index = il.TrainSettings(2, 20, 3e-4), np.arange(40)
-    penalty = prior.Truthfulness(owners)
+    penalty = prior.AttributionPrior(owners)
 
     def run(folder, settings=settings, penalty=penalty):
         model = il.load_model("compact")
@@ -112,17 +115,17 @@ def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, owners
     again, _ = run(tmp_path / "cut")
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     about = il.describe_run(clips, settings, history, penalty)
-    assert about["best_epoch"] == 2 and "plus_alpha2beta1" in about["settings"]["penalty"]
+    assert about["best_epoch"] == 2 and "epsilon_plus_alpha2_beta1" in about["settings"]["penalty"]
     with pytest.raises(TrainingError, match="penalty"):
-        run(tmp_path / "cut", penalty=prior.Truthfulness(owners, weight=0.1))
+        run(tmp_path / "cut", penalty=prior.AttributionPrior(owners, weight=0.1))
 
 
 def test_owners_of_varied_clips_are_those_of_their_own_stems(need_soundfont, tmp_path):
-    varied = Variation(registers=True, levels=True, playing=True, room=True)
+    varied = DomainRandomisation(registers=True, levels=True, overrides=True, reverb=True)
     ds = il.generate(tmp_path / "varied", 6, variation=varied, progress=False)
-    found = source_maps.owners(ds, tmp_path / "owners.npy", n_jobs=1, progress=False)
+    found = source_maps.dominant_source_map(ds, tmp_path / "owners.npy", n_jobs=1, progress=False)
     for i in range(6):
-        shares = il.ownership(render_stems(ds.lot(i)))
+        shares = il.ownership(render_stems(ds.plan(i)))
         for share, instrument in zip(shares, ds.score(i).instruments, strict=True):
             assert np.array_equal(found[i] == instrument + 1, share >= 0.8)
 
@@ -134,6 +137,6 @@ def test_the_penalty_knows_networks_that_see_fewer_frames(clips, owners, random_
     everywhere = np.stack([np.full_like(owners[0], 1 + np.flatnonzero(label)[0]) for label in clips.labels])
     mels = torch.from_numpy(clips.mels(several))[:, None]
     torch.manual_seed(0)
-    mine = prior.Truthfulness(everywhere)
+    mine = prior.AttributionPrior(everywhere)
     drawn = [mine(model, clips, several, mels).item() for _ in range(12)]
     assert min(drawn) < 0.01 and max(drawn) > 3

@@ -7,9 +7,9 @@ import torch
 import instr_lib as il
 from instr_lib.data import dataset, spectrogram
 from instr_lib.music import randomisation, soundfonts
-from instr_lib.music.randomisation import Variation, draw, render, render_stems
+from instr_lib.music.randomisation import DomainRandomisation, render, render_stems, sample_plan
 
-EVERYTHING = dict(registers=True, levels=True, playing=True, relatives=True, room=True)
+EVERYTHING = dict(registers=True, levels=True, overrides=True, related_programs=True, reverb=True)
 
 
 @pytest.fixture(scope="module")
@@ -29,48 +29,50 @@ def fonts(need_soundfont) -> tuple[str, ...]:
 
 
 def lots(n, **settings):
-    return [dataset.clip_lot(Variation(**settings), i) for i in range(n)]
+    return [dataset.clip_plan(DomainRandomisation(**settings), i) for i in range(n)]
 
 
 def test_nothing_switched_on_is_the_plain_clip(need_soundfont):
     for index in range(5):
         score = il.clip_score(index)
-        lot = draw(score, Variation(), (0, 0, index))
-        assert lot.score == score and lot.room is None
-        assert np.array_equal(render(lot), need_soundfont.render(score))
+        plan = sample_plan(score, DomainRandomisation(), (0, 0, index))
+        assert plan.score == score and plan.reverb is None
+        assert np.array_equal(render(plan), need_soundfont.render(score))
 
 
 def test_same_bytes_for_any_number_of_workers_and_after_an_interruption(fonts, tmp_path, hashes):
-    varied = Variation(fonts[:4], **EVERYTHING)
+    varied = DomainRandomisation(fonts[:4], **EVERYTHING)
     make = lambda folder, jobs, n=120: il.generate(folder, n, n_jobs=jobs, variation=varied, progress=False)  # noqa: E731
     one = make(tmp_path / "one", 1)
     make(tmp_path / "two", 2, 60)  # a part, and then the rest
     two = make(tmp_path / "two", 2)
     assert one.fingerprint == two.fingerprint and hashes(one.path) == hashes(two.path)
-    again = render(dataset.clip_lot(varied, 77))
+    again = render(dataset.clip_plan(varied, 77))
     assert np.array_equal(one.stored([77])[0], spectrogram.quantise(il.log_mel(again)))
-    assert one.lot(77).score == one.score(77) == dataset.clip_lot(varied, 77).score
+    assert one.plan(77).score == one.score(77) == dataset.clip_plan(varied, 77).score
     assert tuple(np.flatnonzero(one.labels[77])) == one.score(77).instruments
 
 
 def test_a_folder_of_another_variation_is_refused(need_soundfont, tmp_path):
-    il.generate(tmp_path / "a", 2, variation=Variation(levels=True), progress=False)
-    for other in (None, Variation(), Variation(levels=True, room=True)):
+    il.generate(tmp_path / "a", 2, variation=DomainRandomisation(levels=True), progress=False)
+    for other in (None, DomainRandomisation(), DomainRandomisation(levels=True, reverb=True)):
         with pytest.raises(il.DatasetError, match="was made with variation"):
             il.generate(tmp_path / "a", 2, variation=other, progress=False)
     il.generate(tmp_path / "b", 2, progress=False)
     with pytest.raises(il.DatasetError, match="was made with variation"):
-        il.generate(tmp_path / "b", 2, variation=Variation(levels=True), progress=False)
+        il.generate(tmp_path / "b", 2, variation=DomainRandomisation(levels=True), progress=False)
     with pytest.raises(il.InputError, match="not both"):
-        il.generate(tmp_path / "c", 2, variation=Variation(), soundfont=soundfonts.find_soundfont(), progress=False)
+        il.generate(
+            tmp_path / "c", 2, variation=DomainRandomisation(), soundfont=soundfonts.find_soundfont(), progress=False
+        )
 
 
 def test_stems_add_up_to_the_mix_in_any_room(need_soundfont):
-    for lot in lots(12, **EVERYTHING):
-        stems, mix = render_stems(lot), render(lot)
-        assert stems.shape == (len(lot.score.instruments), 220_500)
+    for plan in lots(12, **EVERYTHING):
+        stems, mix = render_stems(plan), render(plan)
+        assert stems.shape == (len(plan.score.instruments), 220_500)
         assert np.abs(stems.sum(0) - mix).max() < 1e-5
-    assert any(lot.room is not None for lot in lots(12, **EVERYTHING))
+    assert any(plan.reverb is not None for plan in lots(12, **EVERYTHING))
 
 
 def test_switches_change_only_what_they_say():
@@ -82,13 +84,13 @@ def test_switches_change_only_what_they_say():
 
 
 def test_notes_stay_in_range_and_keep_their_intervals():
-    for lot, index in zip(lots(200, registers=True), range(200), strict=True):
+    for plan, index in zip(lots(200, registers=True), range(200), strict=True):
         before = il.clip_score(index)
-        for i in lot.score.instruments:
-            low, high = randomisation.RANGES[i]
-            pitches = [n.pitch for n in lot.score.notes if n.instrument == i]
+        for i in plan.score.instruments:
+            low, high = randomisation.PITCH_RANGES[i]
+            pitches = [n.pitch for n in plan.score.notes if n.instrument == i]
             shifts = {n.pitch - p for n, p in zip(
-                (n for n in lot.score.notes if n.instrument == i),
+                (n for n in plan.score.notes if n.instrument == i),
                 (n.pitch for n in before.notes if n.instrument == i), strict=True)}  # fmt: skip
             assert min(low, 60) <= min(pitches) and max(pitches) <= max(high, 72) and len(shifts) == 1
 
@@ -98,13 +100,13 @@ def test_what_is_drawn_tells_nothing_about_the_instrument(what):
     """The mean of what was drawn, instrument by instrument, is the same within chance (five standard errors)."""
     fonts = tuple(soundfonts.SOUNDFONTS)
     look = {
-        "gain": lambda lot, i: np.log(lot.gains[i]),
-        "font": lambda lot, i: fonts.index(lot.fonts[i]),
-        "tuned": lambda lot, i: lot.playing[i].generators.get("fineTune", 0),
-        "velocity": lambda lot, i: np.mean([n.velocity for n in lot.score.notes if n.instrument == i]),
+        "gain": lambda plan, i: np.log(plan.gains[i]),
+        "font": lambda plan, i: fonts.index(plan.fonts[i]),
+        "tuned": lambda plan, i: plan.overrides[i].generators.get("fineTune", 0),
+        "velocity": lambda plan, i: np.mean([n.velocity for n in plan.score.notes if n.instrument == i]),
     }[what]
-    drawn = lots(1500, soundfonts=fonts, levels=True, playing=True)
-    values = [[look(lot, i) for lot in drawn if i in lot.score.instruments] for i in range(12)]
+    drawn = lots(1500, soundfonts=fonts, levels=True, overrides=True)
+    values = [[look(plan, i) for plan in drawn if i in plan.score.instruments] for i in range(12)]
     middle = np.mean(np.concatenate(values))
     for one in values:
         assert abs(np.mean(one) - middle) < 5 * np.std(one) / np.sqrt(len(one))
@@ -113,18 +115,18 @@ def test_what_is_drawn_tells_nothing_about_the_instrument(what):
 def test_a_room_decays_by_60_db_in_its_time(need_soundfont):
     rng = np.random.default_rng(3)
     for _ in range(5):
-        room = randomisation._room(rng)
-        tail = room[1:][np.flatnonzero(room[1:])[0] :].astype(float)
+        reverb = randomisation._sample_reverb(rng)
+        tail = reverb[1:][np.flatnonzero(reverb[1:])[0] :].astype(float)
         energy = np.cumsum(tail[::-1] ** 2)[::-1]
         quarter = len(tail) // 4  # Schroeder's backward integration, from 5 % to 25 %
         fall = 10 * np.log10(energy[len(tail) // 20] / energy[quarter])
         assert abs(fall / (0.2 * 60) - 1) < 0.25
-        assert -25.1 < 10 * np.log10((room[1:].astype(float) ** 2).sum()) < -5.9
+        assert -25.1 < 10 * np.log10((reverb[1:].astype(float) ** 2).sum()) < -5.9
 
 
 def test_a_relative_is_another_make(need_soundfont):
     score = il.random_score(np.random.default_rng(2), instruments=["Soprano Sax"])
-    sounds = [need_soundfont.render(score, {"Soprano Sax": il.Playing(program=p)}) for p in (None, 64, 66)]
+    sounds = [need_soundfont.render(score, {"Soprano Sax": il.SynthOverrides(program=p)}) for p in (None, 64, 66)]
     assert np.array_equal(sounds[0], sounds[1]) and not np.allclose(sounds[0], sounds[2])
     assert np.array_equal(need_soundfont.render(score), sounds[0])  # and leaves nothing behind
 
@@ -142,9 +144,9 @@ def test_soundfonts_by_name(fonts, monkeypatch, tmp_path):
 @pytest.mark.parametrize("bad", [(), ("Steinway",), ("FluidR3", "x")])
 def test_bad_variations_are_refused(bad):
     with pytest.raises(il.InputError, match="soundfonts must be some of"):
-        Variation(bad)
+        DomainRandomisation(bad)
     with pytest.raises(il.SynthError, match="program 128"):
-        il.Playing(program=128)
+        il.SynthOverrides(program=128)
 
 
 # Augmentation

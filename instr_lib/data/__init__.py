@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "spectrogram": ["log_mel"],
         "dataset": ["ClipDataset", "clip_score", "generate"],
         "augmentation": ["Augmentation"],
-        "recordings": ["Recording"],
+        "recordings": ["Recording", "load_recording"],
     },
 )

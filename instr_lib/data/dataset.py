@@ -22,20 +22,19 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import scipy.sparse
+import scipy
 from tqdm.auto import tqdm
 
 from .. import constants
-from .._files import claimed
+from .._files import LOCK_FILE, atomic_path, locked_folder, sha256, write_text
 from ..constants import N_FRAMES, N_MELS
 from ..errors import DatasetError, InputError
-from ..memory import keep_freed_memory
 from ..music.instruments import INSTRUMENTS
-from ..music.randomisation import Lot, Variation, draw, render
+from ..music.randomisation import DomainRandomisation, RenderPlan, render, sample_plan
 from ..music.score import Score, random_score
 from ..music.soundfonts import check_soundfont, find_soundfont, soundfont_sha256
 from ..music.synth import Synth, fluidsynth_version
-from ..show.plots import spectrogram
+from . import spectrogram
 
 SPLITS = {"train": 0, "test": 1}
 SHARD = 50  # clips a shard: one to two seconds of work, so little is lost and the bar moves
@@ -51,9 +50,9 @@ def clip_score(index: int, seed: int = 0, split: str = "train") -> Score:
     return random_score(np.random.default_rng([seed, SPLITS[split], index]))
 
 
-def clip_lot(variation: Variation, index: int, seed: int = 0, split: str = "train") -> Lot:
+def clip_plan(variation: DomainRandomisation, index: int, seed: int = 0, split: str = "train") -> RenderPlan:
     """How one clip of a varied dataset is played, drawn anew from its address."""
-    return draw(clip_score(index, seed, split), variation, (seed, SPLITS[split], index))
+    return sample_plan(clip_score(index, seed, split), variation, (seed, SPLITS[split], index))
 
 
 def generate(
@@ -64,7 +63,7 @@ def generate(
     n_jobs: int = -1,
     soundfont: str | os.PathLike | None = None,
     progress: bool = True,
-    variation: Variation | None = None,
+    variation: DomainRandomisation | None = None,
 ) -> ClipDataset:
     """Generate a dataset, or what is missing of it, and return it.
 
@@ -109,7 +108,7 @@ def generate(
     soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
     settings = _settings(int(seed), split, soundfont, variation)
     versions = _versions()
-    with claimed(path, DatasetError):
+    with locked_folder(path, DatasetError):
         manifest = _open_or_new(path, int(n_clips), settings, versions)
         missing = [number for number, shard in enumerate(manifest["shards"]) if shard is None]
         if missing:
@@ -124,12 +123,12 @@ def generate(
                 for number, mels, labels in rendered:
                     # Only this process writes: a worker that outlives it, when it is killed, leaves nothing behind.
                     shard = manifest["shards"][number] = _write_shard(path, number, mels, labels)
-                    _write_json(path / MANIFEST, manifest)
+                    write_text(path / MANIFEST, json.dumps(manifest))
                     bar.update(shard["clips"])
     return ClipDataset(path, check=False)  # each shard was hashed when it was found or written
 
 
-def _settings(seed: int, split: str, soundfont: Path, variation: Variation | None = None) -> dict:
+def _settings(seed: int, split: str, soundfont: Path, variation: DomainRandomisation | None = None) -> dict:
     settings = {"seed": seed, "split": split, "shard": SHARD, **_constants()}
     settings["soundfont"] = {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)}
     if variation:
@@ -156,9 +155,9 @@ def _constants() -> dict:
 def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> dict:
     """The manifest to work on, with ``None`` for each shard that is still to be made."""
     count = -(-n_clips // SHARD)
-    if all(file.name == "manifest.part" for file in path.iterdir()):
+    if all(file.name in (LOCK_FILE, MANIFEST + ".part") for file in path.iterdir()):
         manifest = {"format": _FORMAT, "n_clips": n_clips, **settings, "versions": versions, "shards": [None] * count}
-        _write_json(path / MANIFEST, manifest)
+        write_text(path / MANIFEST, json.dumps(manifest))
         return manifest
     manifest = _read_manifest(path)
     for name, wanted in {"variation": None, **settings}.items():
@@ -185,7 +184,7 @@ def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> di
         )
     manifest = {**manifest, "n_clips": n_clips, "shards": shards}
     if None in shards:
-        _write_json(path / MANIFEST, manifest)  # before a shard that it names is replaced by a longer one
+        write_text(path / MANIFEST, json.dumps(manifest))  # before a shard that it names is replaced by a longer one
     return manifest
 
 
@@ -210,18 +209,17 @@ def _worker_synth(soundfont: str) -> Synth:
 
 
 def _render_shard(
-    number: int, n_clips: int, settings: dict, versions: dict, played: str | Variation
+    number: int, n_clips: int, settings: dict, versions: dict, played: str | DomainRandomisation
 ) -> tuple[int, np.ndarray, list[list[int]]]:
     """In a worker: the clips of one shard, uint8 (clips, 128, 431), and their labels. Played by a soundfont, or varied."""
     # A worker may be another machine, on which the same score must not sound different.
-    varied = isinstance(played, Variation)
+    varied = isinstance(played, DomainRandomisation)
     same = played.settings() == settings["variation"] if varied else _soundfont_is(played, settings)
     if _versions() != versions or not same:
         raise DatasetError(
             f"the worker on {platform.node()} has {_versions()} and another {played} or other versions than "
             f"{versions}: install the same on every machine"
         )
-    keep_freed_memory()
     with _one_at_a_time:  # a cluster's worker may run this in several threads; they share one synth
         synth = None if varied else _worker_synth(played)
     labels = []
@@ -229,7 +227,7 @@ def _render_shard(
     for row in range(len(mels)):
         address = (number * SHARD + row, settings["seed"], settings["split"])
         score = clip_score(*address)
-        sound = render(clip_lot(played, *address)) if varied else synth.render(score)
+        sound = render(clip_plan(played, *address)) if varied else synth.render(score)
         mels[row] = spectrogram.quantise(spectrogram.log_mel(sound))
         labels.append(list(score.instruments))
     return number, mels, labels
@@ -242,34 +240,15 @@ def _soundfont_is(path: str, settings: dict) -> bool:
 def _write_shard(path: Path, number: int, mels: np.ndarray, labels: list[list[int]]) -> dict:
     """Put one shard in place, whole or not at all, and describe it for the manifest."""
     file = f"clips-{number:05d}.npy"
-    part = path / (file + ".part")
-    with open(part, "wb") as out:
+    with atomic_path(path / file) as part, open(part, "wb") as out:
         np.save(out, mels)
-        out.flush()
-        os.fsync(out.fileno())
-    shard = {"file": file, "clips": len(mels), "sha256": _sha256(part), "labels": labels}
-    os.replace(part, path / file)
+    shard = {"file": file, "clips": len(mels), "sha256": sha256(path / file), "labels": labels}
     return shard
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_whole(path: Path, shard: dict) -> bool:
     file = path / shard["file"]
-    return file.is_file() and _sha256(file) == shard["sha256"]
-
-
-def _write_json(path: Path, content: dict):
-    """Write a JSON file whole or not at all."""
-    part = path.with_suffix(".part")
-    with open(part, "w") as file:
-        file.write(json.dumps(content))  # json.dump takes ten times as long, once a shard
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    return file.is_file() and sha256(file) == shard["sha256"]
 
 
 def _read_manifest(path: Path) -> dict:
@@ -338,7 +317,7 @@ class ClipDataset:
                 raise DatasetError(f"{file} is missing: {remedy}")
             if file.stat().st_size != _HEADER + shard["clips"] * N_MELS * N_FRAMES:
                 raise DatasetError(f"{file} is cut short or too long: {remedy}")
-            if check and _sha256(file) != shard["sha256"]:
+            if check and sha256(file) != shard["sha256"]:
                 raise DatasetError(f"{file} was altered (its SHA-256 is not the manifest's): {remedy}")
         self._shards = [np.load(self.path / shard["file"], mmap_mode="r") for shard in self.manifest["shards"]]
         self.labels = np.zeros((self.manifest["n_clips"], len(INSTRUMENTS)), np.float32)
@@ -365,13 +344,13 @@ class ClipDataset:
 
     def score(self, index: int) -> Score:
         """The score a clip was rendered from, so that it can be rendered again, as stems or changed."""
-        lot = self.lot(index)
-        return lot.score if lot else clip_score(*self._address(index))
+        plan = self.plan(index)
+        return plan.score if plan else clip_score(*self._address(index))
 
-    def lot(self, index: int) -> Lot | None:
+    def plan(self, index: int) -> RenderPlan | None:
         """How a clip of a varied dataset is played, for :func:`instr_lib.variation.render_stems`; None of a plain one."""
         about = self.manifest.get("variation")
-        return clip_lot(Variation(**about), *self._address(index)) if about else None
+        return clip_plan(DomainRandomisation(**about), *self._address(index)) if about else None
 
     def _address(self, index: int) -> tuple[int, int, str]:
         return range(len(self))[index], self.manifest["seed"], self.manifest["split"]

@@ -48,7 +48,7 @@ class Recording(NamedTuple):
         return np.pad(self.audio, (0, count * CLIP_SAMPLES - len(self.audio))).reshape(count, CLIP_SAMPLES)
 
 
-def read(path: str | os.PathLike, name: str | None = None) -> Recording:
+def load_recording(path: str | os.PathLike, name: str | None = None) -> Recording:
     """A recording (WAV, FLAC, OGG, MP3 and what else libsndfile reads) or a MIDI file, which is played by FluidSynth.
 
     Parameters
@@ -86,11 +86,11 @@ def read(path: str | os.PathLike, name: str | None = None) -> Recording:
         if midi.type == 2:
             raise ScoreError(f"{name} is of MIDI type 2 (independent tracks): export it as type 0 or 1")
         _check_length(name, midi.length)
-        return Recording(name, levelled(name, Synth().render_events(midi_events(midi), midi.length + 1)))
+        return Recording(name, normalise_level(name, Synth().render_events(midi_events(midi), midi.length + 1)))
     audio, rate = _decode(path, name)
     if rate != SAMPLE_RATE:
         audio = librosa.resample(audio, orig_sr=rate, target_sr=SAMPLE_RATE)
-    return Recording(name, levelled(name, audio))
+    return Recording(name, normalise_level(name, audio))
 
 
 def _check_length(name: str, seconds: float):
@@ -133,7 +133,7 @@ def _decode(path: Path, name: str) -> tuple[np.ndarray, int]:
     return audio.mean(1), rate
 
 
-def levelled(name: str, audio: np.ndarray) -> np.ndarray:
+def normalise_level(name: str, audio: np.ndarray) -> np.ndarray:
     """As loud as the clips that networks learn from, in its loudest window."""
     starts = range(0, len(audio), CLIP_SAMPLES)
     loudest = max((float((audio[s : s + CLIP_SAMPLES] ** 2).sum(dtype=float)) for s in starts), default=0.0)

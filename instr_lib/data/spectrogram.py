@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import scipy.fft
 import scipy.sparse
 
 from ..constants import CLIP_SAMPLES, FLOOR_DB, HOP, N_FFT, N_FRAMES, N_MELS, REFERENCE, SAMPLE_RATE

@@ -26,9 +26,8 @@ from zennit.types import Convolution
 
 from ..data.spectrogram import check_mels
 from ..errors import InputError
-from ..memory import keep_freed_memory
 from ..music.instruments import instrument_index
-from ..networks.models import Front
+from ..networks.models import Preprocess
 from . import lrp
 
 # What is silent (input 0) gets exactly nothing from epsilon_plus, by the z+ rule in every convolution. The report's
@@ -36,7 +35,7 @@ from . import lrp
 COMPOSITES = tuple(lrp.COMPOSITES)
 
 
-def _plus_alpha2beta1(**options) -> Composite:
+def _epsilon_plus_alpha2_beta1(**options) -> Composite:
     """In zennit's terms: ZPlus in the first two convolutions, AlphaBeta(2, 1) in the others, Epsilon in linear layers."""
 
     def rule(context, name, module):
@@ -53,11 +52,11 @@ def _plus_alpha2beta1(**options) -> Composite:
 _ZENNIT = {
     "epsilon_plus": EpsilonPlus,
     "epsilon_plus_flat": EpsilonPlusFlat,
-    "alpha2beta1": EpsilonAlpha2Beta1,
+    "epsilon_alpha2_beta1": EpsilonAlpha2Beta1,
     "gamma": lambda **options: LayerMapComposite(
         [*LAYER_MAP_BASE, (Convolution, Gamma(0.25)), (torch.nn.Linear, Gamma(0.25))], **options
     ),
-    "plus_alpha2beta1": _plus_alpha2beta1,
+    "epsilon_plus_alpha2_beta1": _epsilon_plus_alpha2_beta1,
 }
 
 
@@ -65,8 +64,9 @@ def relevance(
     model: torch.nn.Module,
     mels: np.ndarray,
     classes: Sequence[int | str],
-    composite: str | tuple = "epsilon_plus",
+    composite: str | lrp.Composite = "epsilon_plus",
     batch_size: int = 12,
+    engine: str = "auto",
 ) -> np.ndarray:
     """Class-conditional relevance of each cell.
 
@@ -78,10 +78,13 @@ def relevance(
         dB on the fixed scale.
     classes : n instrument indices or names
         One a spectrogram. With a single spectrogram there may be many: they are explained together.
-    composite : {"epsilon_plus", "epsilon_plus_flat", "alpha2beta1", "gamma", "plus_alpha2beta1"} or tuple
-        Rules for sharing out relevance, layer by layer, see :mod:`instr_lib.lrp`. For networks that it knows, a
-        tuple may name a rule for each layer: ``(("z+", "z+", "gamma"), "epsilon")``.
+    composite : str or lrp.Composite
+        Rules that distribute relevance, layer by layer: a name in ``COMPOSITES``, or, for networks that the fast engine
+        knows, one of your own, such as ``Composite(("z+", "z+", "gamma"))``.
     batch_size : int
+    engine : {"auto", "fast", "zennit"}
+        ``"fast"`` is :mod:`instr_lib.explain.lrp`, for sequences of layers that it knows; ``"zennit"`` is zennit-crp, for
+        any network; ``"auto"`` takes the fast one where it can. They agree to rounding.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def relevance(
     Raises
     ------
     InputError
-        If shapes do not match, or the composite does not exist.
+        If shapes do not match, the composite or engine does not exist, or the fast engine cannot take this network.
     InstrumentError
         If a class does not exist.
     """
@@ -99,21 +102,24 @@ def relevance(
     if len(classes) != len(mels) and not (len(mels) == 1 and classes):
         raise InputError(f"{len(mels)} spectrograms need {len(mels)} classes, not {len(classes)}")
     _check_composite(composite)
-    keep_freed_memory()
+    if engine not in ("auto", "fast", "zennit"):
+        raise InputError(f"engine must be 'auto', 'fast' or 'zennit', not {engine!r}")
     layers = getattr(model, "layers", model)
-    one_clip, heats = len(mels) == 1, [np.empty((0, *mels.shape[1:]), np.float32)]
+    if engine == "fast":
+        _check_traceable(layers)
+    one_clip, heatmaps = len(mels) == 1, [np.empty((0, *mels.shape[1:]), np.float32)]
     for start in range(0, len(classes), batch_size):
         part = slice(start, start + batch_size)
         unit, x = _input(model, mels if one_clip else mels[part])
-        if lrp.can_trace(layers) and (x >= 0).all():
+        if engine != "zennit" and lrp.can_trace(layers) and (engine == "fast" or (x >= 0).all()):
             trace = lrp.Trace(layers, x, composite)
             _check_outputs(classes[part], trace.logits)
             clips = None if one_clip else range(len(x))
-            heat = trace.back(trace.start(classes[part], clips), clips)
+            heat = trace.backward(trace.init_relevance(classes[part], clips), clips)
         else:
             heat = _by_zennit(layers, x, classes[part], composite)
-        heats.append(_cells(model, unit, heat))
-    return np.concatenate(heats)
+        heatmaps.append(_cells(model, unit, heat))
+    return np.concatenate(heatmaps)
 
 
 class ClipTrace(lrp.Trace):
@@ -134,48 +140,48 @@ class ClipTrace(lrp.Trace):
     def __init__(self, model: torch.nn.Module, mels: np.ndarray, composite: str = "epsilon_plus"):
         mels = check_mels(mels)
         _check_composite(composite)
-        keep_freed_memory()
         layers = getattr(model, "layers", model)
-        if not lrp.can_trace(layers):
-            kinds = ", ".join(dict.fromkeys(type(layer).__name__ for layer in layers.children())) or type(layers).__name__
-            raise InputError(
-                f"this network cannot be followed channel by channel: it must be a sequence of Conv2d, BatchNorm2d after a "
-                f"Conv2d, MaxPool2d, ReLU and Dropout that ends in Linear, and it has {kinds}"
-            )
+        _check_traceable(layers)
         self._model, (self._unit, x) = model, _input(model, mels)
         if (x < 0).any():
-            raise InputError("this network's input is negative where it is silent: give it a front, as OriginalCNN has")
+            raise InputError(
+                "this network's input is negative where it is silent: give it a preprocess module, as OriginalCNN has"
+            )
         super().__init__(layers, x, composite)
 
     def cells(self, relevance: torch.Tensor, clips: Sequence[int] | None = None) -> np.ndarray:
-        """Relevance of the network's input, from :meth:`back`, as float32 (rows, 128, 431)."""
+        """Relevance of the network's input, from :meth:`backward`, as float32 (rows, 128, 431)."""
         return _cells(self._model, self._unit if clips is None else self._unit[clips], relevance)
 
 
-def _check_composite(composite: str | tuple):
-    if isinstance(composite, tuple) and len(composite) == 2 and isinstance(composite[0], tuple):
-        unknown = [rule for rule in (*composite[0], composite[1]) if rule not in lrp.RULES]
-        if composite[0] and not unknown and composite[1] != "flat":
-            return
-        raise InputError(f"rules must be of {', '.join(lrp.RULES)}, and flat only for convolutions, not {composite!r}")
-    if composite not in COMPOSITES:
-        raise InputError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
+def _check_traceable(layers: torch.nn.Module):
+    if not lrp.can_trace(layers):
+        kinds = ", ".join(dict.fromkeys(type(layer).__name__ for layer in layers.children())) or type(layers).__name__
+        raise InputError(
+            f"this network cannot be followed channel by channel: it must be a sequence of Conv2d, BatchNorm2d after a "
+            f"Conv2d, MaxPool2d, ReLU and Dropout that ends in Linear, and it has {kinds}"
+        )
+
+
+def _check_composite(composite: str | lrp.Composite):
+    if not isinstance(composite, lrp.Composite) and composite not in COMPOSITES:
+        raise InputError(f"composite must be one of {', '.join(COMPOSITES)}, or an lrp.Composite, not {composite!r}")
 
 
 def _input(model: torch.nn.Module, mels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """What the network is given: mel cells (n, 1, 128, 431), and the picture that its layers see (n, channels, h, w)."""
-    front, weight = getattr(model, "front", None), next(model.parameters())
+    preprocess, weight = getattr(model, "front", None), next(model.parameters())
     unit = torch.tensor(mels, dtype=weight.dtype, device=weight.device)[:, None]
-    unit = front.unit(unit) if front else unit
-    x = front.enlarge(unit) if front else unit
+    unit = preprocess.normalise(unit) if preprocess else unit
+    x = preprocess.resize(unit) if preprocess else unit
     return unit, x.contiguous(memory_format=torch.channels_last)  # in half the time
 
 
 def _cells(model: torch.nn.Module, unit: torch.Tensor, relevance: torch.Tensor) -> np.ndarray:
     """Relevance of a picture (n, channels, h, w) to that of mel cells (n, 128, 431)."""
-    heat, front = relevance.sum(1, keepdim=True), getattr(model, "front", None)
-    if isinstance(front, Front) and front.size is not None:
-        heat = _back_to_cells(front, unit, heat)
+    heat, preprocess = relevance.sum(1, keepdim=True), getattr(model, "front", None)
+    if isinstance(preprocess, Preprocess) and preprocess.size is not None:
+        heat = _back_to_cells(preprocess, unit, heat)
     return heat[:, 0].float().cpu().numpy()
 
 
@@ -188,7 +194,7 @@ def _by_zennit(layers: torch.nn.Module, x: torch.Tensor, classes: list[int], com
         _check_outputs(classes, layers(x[:1]))
     x = x.expand(len(classes), -1, -1, -1).clone().requires_grad_()
     conditions = [{"y": [c]} for c in classes]
-    if isinstance(composite, tuple):
+    if isinstance(composite, lrp.Composite):
         raise InputError(f"this network is explained by zennit: composite must be one of {', '.join(COMPOSITES)}")
     rules = _ZENNIT[composite](canonizers=[SequentialMergeBatchNorm()])
     with torch.enable_grad():
@@ -201,14 +207,16 @@ def _check_outputs(classes: list[int], logits: torch.Tensor):
         raise InputError(f"class {max(classes)} does not exist: the network has {logits.shape[1]} outputs")
 
 
-def _back_to_cells(front: Front, unit: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
+def _back_to_cells(preprocess: Preprocess, unit: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
     """Relevance of the enlarged picture (n, 1, 400, 400) to that of the mel cells (n, 1, 128, 431).
 
     Enlarging is linear with weights that are not negative and has no bias, so each pixel's relevance
     is shared among its cells in proportion to what they put into it (LRP-0), and the sum is kept. A
     pixel of pure silence, which only the flat rule gives relevance, is shared by the weights alone.
     """
-    rows, columns = (_enlarging(cells, pixels).to(unit) for cells, pixels in zip(unit.shape[2:], front.size, strict=True))
+    rows, columns = (
+        _enlarging(cells, pixels).to(unit) for cells, pixels in zip(unit.shape[2:], preprocess.size, strict=True)
+    )
     pixels = rows @ unit @ columns.T
     sounds = pixels > 0
     by_input = rows.T @ torch.where(sounds, heat / pixels.clamp_min(1e-12), 0) @ columns

@@ -50,21 +50,21 @@ def check_channels(model: nn.Module, layer: str, channels: Sequence[int] = ()) -
     return channels
 
 
-class Field(NamedTuple):
+class ReceptiveField(NamedTuple):
     """The cells that one place of a channel's map sees: slices of bands and of frames."""
 
     bands: slice
     frames: slice
 
 
-def receptive_field(model: nn.Module, layer: str, place: int) -> Field:
+def receptive_field(model: nn.Module, layer: str, neuron: int) -> ReceptiveField:
     """The cells that a place of a layer's map sees, cut at the edges of the spectrogram.
 
     Parameters
     ----------
     model : OriginalCNN or CompactCNN
     layer : name of a convolution
-    place : row times width plus column
+    neuron : row times width plus column
 
     Raises
     ------
@@ -86,15 +86,15 @@ def receptive_field(model: nn.Module, layer: str, place: int) -> Field:
             shape = [n // module.stride for n in shape]
         if name == layer:
             break
-    if not 0 <= place < math.prod(shape):
-        raise InputError(f"{layer} has no place {place}: its map has {shape[0]} x {shape[1]}")
+    if not 0 <= neuron < math.prod(shape):
+        raise InputError(f"{layer} has no neuron {neuron}: its map has {shape[0]} x {shape[1]}")
     slices = []
-    for position, cells, pixels in zip(divmod(place, shape[1]), (N_MELS, N_FRAMES), model.input_shape[1:], strict=True):
+    for position, cells, pixels in zip(divmod(neuron, shape[1]), (N_MELS, N_FRAMES), model.input_shape[1:], strict=True):
         low, high = (first + position * jump + side * (size - 1) / 2 for side in (-1, 1))
         # Pixels of an enlarged picture lie between cells.
         low, high = ((end + 0.5) * cells / pixels - 0.5 for end in (low, high))
         slices.append(slice(max(0, math.floor(low)), min(cells, math.ceil(high) + 1)))
-    return Field(*slices)
+    return ReceptiveField(*slices)
 
 
 def channel_relevance(
@@ -103,7 +103,9 @@ def channel_relevance(
     """Each channel's share of an instrument's logit in one clip, signed float32 (channels,); raises as below."""
     check_channels(model, layer)
     trace = ClipTrace(model, np.asarray(mel)[None], composite)
-    return trace.back(trace.start([instrument_index(instrument)]), until=layer)[0].sum((1, 2)).cpu().numpy()
+    return (
+        trace.backward(trace.init_relevance([instrument_index(instrument)]), stop_layer=layer)[0].sum((1, 2)).cpu().numpy()
+    )
 
 
 def concept_relevance(
@@ -137,17 +139,17 @@ def concept_relevance(
     """
     channels = check_channels(model, layer, channels)
     trace = ClipTrace(model, np.asarray(mel)[None], composite)
-    whole = trace.back(trace.start([instrument_index(instrument)]), until=layer)  # (1, channels, h, w)
+    whole = trace.backward(trace.init_relevance([instrument_index(instrument)]), stop_layer=layer)  # (1, channels, h, w)
     rows = whole.new_zeros(len(channels) + 1, *whole.shape[1:])
     for row, channel in enumerate(channels):
         rows[row, channel] = whole[0, channel]
     others = [c for c in range(whole.shape[1]) if c not in channels]
     rows[-1, others] = whole[0, others]
-    cells = trace.cells(trace.back(rows, after=layer))
+    cells = trace.cells(trace.backward(rows, start_layer=layer))
     return cells[:-1], cells[-1]
 
 
-class Way(NamedTuple):
+class Edge(NamedTuple):
     """Relevance that one channel hands to one of an earlier layer; the last layer's come from the logit itself."""
 
     source: tuple[str, int]
@@ -155,13 +157,13 @@ class Way(NamedTuple):
     relevance: float  # as a share of the logit
 
 
-def ways(
+def attribution_graph(
     model: nn.Module,
     mel: np.ndarray,
     instrument: int | str,
     width: int = 3,
     composite: str = "epsilon_plus",
-) -> list[Way]:
+) -> list[Edge]:
     """The most relevant channels layer by layer, and how much relevance goes between them.
 
     In each convolution the ``width`` channels with the largest relevance *that comes through those already chosen*
@@ -180,14 +182,14 @@ def ways(
     """
     index = instrument_index(instrument)
     trace = ClipTrace(model, np.asarray(mel)[None], composite)
-    start = trace.start([index])
+    start = trace.init_relevance([index])
     logit = float(start.sum())
     found, nodes, rows, after = [], [("", index)], start, None
     for layer in reversed(convolutions(model)):
-        maps = trace.back(rows, after=after, until=layer)  # (nodes, channels, h, w)
+        maps = trace.backward(rows, start_layer=after, stop_layer=layer)  # (nodes, channels, h, w)
         flows = maps.sum((2, 3)) / logit  # (nodes, channels)
         chosen = flows.sum(0).abs().argsort(descending=True)[:width].tolist()
-        found += [Way(node, (layer, c), float(flows[n, c])) for n, node in enumerate(nodes) for c in chosen]
+        found += [Edge(node, (layer, c), float(flows[n, c])) for n, node in enumerate(nodes) for c in chosen]
         together = maps.sum(0)
         rows = together.new_zeros(len(chosen), *together.shape)
         for row, channel in enumerate(chosen):
@@ -196,7 +198,7 @@ def ways(
     return found
 
 
-def without(model: nn.Module, layer: str, channels: Sequence[int]) -> nn.Module:
+def ablate_channels(model: nn.Module, layer: str, channels: Sequence[int]) -> nn.Module:
     """A copy of a network in which some channels of a convolution are silent: 0 everywhere, whatever it hears.
 
     Raises

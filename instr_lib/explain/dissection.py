@@ -26,7 +26,7 @@ from ..music.score import Score
 from ..networks.evaluation import logits
 from ..stats import Interval, bootstrap
 from .attribution import ClipTrace
-from .concepts import convolutions, receptive_field, without
+from .concepts import ablate_channels, convolutions, receptive_field
 
 ATTACK = 0.06  # seconds from a note's onset that count as its beginning
 SETTLED = 0.25  # seconds after which it has settled
@@ -43,7 +43,7 @@ PROPERTIES = {
 }
 
 
-def moments(score: Score, mel: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+def frame_labels(score: Score, mel: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
     """Which properties hold at some times of a clip: int8 (times,), 1 yes, 0 no, -1 neither.
 
     Parameters
@@ -118,33 +118,33 @@ def auc(ranks: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return 0.5 + labels.astype(np.float32) @ (ranks - (count + 1) / 2).astype(np.float32) / (yes * (count - yes))
 
 
-class Name(NamedTuple):
+class ChannelLabel(NamedTuple):
     """What a channel tells best, and whether it may be called so.
 
     Attributes
     ----------
     layer, channel
-    prop : key of ``PROPERTIES``
+    property : key of ``PROPERTIES``
     opposite : bool, whether it is *less* active where the property holds
     auc : float, on clips that the property was not chosen by; above 0.5 in the direction chosen
     p : float, share of shifted labellings with at least this AUC
     q : float, p adjusted for all channels of the network
-    earned : bool, whether q is small and the AUC is large
+    significant : bool, whether q is small and the AUC is large
     """
 
     layer: str
     channel: int
-    prop: str
+    property: str
     opposite: bool
     auc: float
     p: float
     q: float
-    earned: bool
+    significant: bool
 
     @property
     def text(self) -> str:
         """The name in words."""
-        return PROPERTIES[self.prop][self.opposite]
+        return PROPERTIES[self.property][self.opposite]
 
 
 def activations(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 8) -> dict[str, np.ndarray]:
@@ -163,7 +163,7 @@ def activations(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 8) -
     return {layer: np.concatenate(parts) for layer, parts in found.items()}
 
 
-def name_channels(
+def label_channels(
     model: torch.nn.Module,
     ds: ClipDataset,
     indices: Sequence[int],
@@ -172,8 +172,8 @@ def name_channels(
     least: float = 0.75,
     seed: int = 0,
     progress: bool = True,
-) -> list[Name]:
-    """What each channel of each convolution may be called; one :class:`Name` a channel, earned or not.
+) -> list[ChannelLabel]:
+    """What each channel of each convolution may be called; one :class:`ChannelLabel` a channel, earned or not.
 
     Parameters
     ----------
@@ -193,23 +193,23 @@ def name_channels(
     if len(indices) < 8:
         raise InputError(f"{len(indices)} clips are too few to choose names and to test them: take 8 or more")
     halves = np.array_split(np.random.default_rng(seed).permutation(indices), 2)
-    told = [_Half(model, ds, half) for half in halves]
+    halves = [_Half(model, ds, half) for half in halves]
     results = []  # (layer, channel, property, opposite, AUC, p)
     for layer in tqdm(convolutions(model), "names", disable=not progress):
-        chosen = np.stack([told[0].auc(layer, prop) for prop in PROPERTIES])  # (properties, channels)
+        chosen = np.stack([halves[0].auc(layer, property) for property in PROPERTIES])  # (properties, channels)
         chosen = np.where(np.isnan(chosen), 0.5, chosen)
         best = np.abs(chosen - 0.5).argmax(0)
-        for number, prop in enumerate(PROPERTIES):
+        for number, property in enumerate(PROPERTIES):
             (mine,) = np.nonzero(best == number)
             if len(mine):
                 down = chosen[number, mine] < 0.5
-                value, shifted = told[1].tested(layer, prop, mine, n_shifts, np.random.default_rng(seed))
+                value, shifted = halves[1].tested(layer, property, mine, n_shifts, np.random.default_rng(seed))
                 value, shifted = np.where(down, 1 - value, value), np.where(down, 1 - shifted, shifted)
                 p = (1 + (shifted >= value).sum(0)) / (1 + n_shifts)
                 rows = zip(mine.tolist(), down.tolist(), value.tolist(), p.tolist(), strict=True)
-                results += [(layer, channel, prop, *row) for channel, *row in rows]
+                results += [(layer, channel, property, *row) for channel, *row in rows]
     q = false_discovery_control([p for *_, p in results]).tolist()
-    names = [Name(*row, q, bool(q <= level and row[4] >= least)) for row, q in zip(results, q, strict=True)]
+    names = [ChannelLabel(*row, q, bool(q <= level and row[4] >= least)) for row, q in zip(results, q, strict=True)]
     order = list(convolutions(model))
     return sorted(names, key=lambda name: (order.index(name.layer), name.channel))
 
@@ -223,21 +223,21 @@ class _Half:
         self.labels = {}
         for layer, active in self.active.items():
             times = step_times(model, layer, active.shape[1])
-            each = [moments(ds.score(int(i)), mel, times) for i, mel in zip(indices, mels, strict=True)]
-            self.labels[layer] = {prop: np.concatenate([one[prop] for one in each]) for prop in PROPERTIES}
+            each = [frame_labels(ds.score(int(i)), mel, times) for i, mel in zip(indices, mels, strict=True)]
+            self.labels[layer] = {property: np.concatenate([one[property] for one in each]) for property in PROPERTIES}
 
-    def _ranked(self, layer, prop, channels=slice(None)):
-        labels = self.labels[layer][prop]
+    def _ranked(self, layer, property, channels=slice(None)):
+        labels = self.labels[layer][property]
         kept = labels >= 0
         active = self.active[layer].reshape(-1, self.active[layer].shape[2])[kept][:, channels]
         return rankdata(active, axis=0), labels[kept] == 1
 
-    def auc(self, layer, prop):
-        ranks, labels = self._ranked(layer, prop)
+    def auc(self, layer, property):
+        ranks, labels = self._ranked(layer, property)
         return auc(ranks, labels[None])[0]
 
-    def tested(self, layer, prop, channels, n_shifts, rng):
-        ranks, labels = self._ranked(layer, prop, channels)
+    def tested(self, layer, property, channels, n_shifts, rng):
+        ranks, labels = self._ranked(layer, property, channels)
         if not len(labels):
             return np.full(len(channels), 0.5), np.full((n_shifts, len(channels)), 0.5)
         least = max(1, len(labels) // 20)  # far enough for the labels to have lost their meaning
@@ -270,7 +270,7 @@ def ablate(
     model: torch.nn.Module,
     ds: ClipDataset,
     indices: Sequence[int],
-    names: Sequence[Name],
+    names: Sequence[ChannelLabel],
     n_draws: int = 8,
     seed: int = 0,
     progress: bool = True,
@@ -281,7 +281,7 @@ def ablate(
     ----------
     model, ds, indices
         Clips should not be those that names were chosen by.
-    names : from :func:`name_channels`; only those count that were earned and are an instrument's
+    names : from :func:`label_channels`; only those count that were earned and are an instrument's
     n_draws : int, sets of other channels to compare with
 
     Returns
@@ -291,7 +291,7 @@ def ablate(
     """
     rng, found, sizes = np.random.default_rng(seed), [], convolutions(model)
     for index, instrument in enumerate(tqdm(INSTRUMENTS, "ablation", disable=not progress)):
-        mine = [n for n in names if n.earned and n.prop == instrument.name and not n.opposite]
+        mine = [n for n in names if n.significant and n.property == instrument.name and not n.opposite]
         clips = [i for i in indices if ds.labels[i, index]]
         if not mine or len(clips) < 2:
             continue
@@ -313,5 +313,5 @@ def ablate(
 def _silenced(model: torch.nn.Module, channels: dict[str, Sequence[int]]) -> torch.nn.Module:
     for layer, which in channels.items():
         if len(which):
-            model = without(model, layer, which)
+            model = ablate_channels(model, layer, which)
     return model

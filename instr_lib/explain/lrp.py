@@ -1,8 +1,9 @@
-"""Layer-wise relevance propagation: once through the network, and back as often as asked.
+"""Layer-wise relevance propagation (LRP): one forward pass, many backward passes.
 
-zennit explains any network, and computes anew for each output what is the same for all of them: the way through
-the network and the denominators of the rules. Ours are plain sequences of layers. A :class:`Trace` goes
-through them once, and back for as many outputs or hidden channels at a time as one likes.
+zennit explains any network, but for each output it repeats what is the same for all of them: the forward pass
+and the denominators of the rules. Our networks are plain sequences of layers. A :class:`Trace` runs one forward pass
+and keeps what the rules need; each backward pass then serves many outputs or hidden channels at once. This is an
+optimisation: the tests compare it with zennit, rule by rule. Appendix B works the rules out on paper.
 
 A rule hands the relevance R_j of a layer's outputs to its inputs, which have values a_i (0 or more), weights
 w_ij and biases b_j, by
@@ -20,29 +21,59 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..networks.models import TimePool
+from ..errors import InputError
+from ..networks.models import MeanMaxPool
 
 # A rule is a sum of terms, each a factor and what becomes of weights and biases in it.
 _RULES = {
     "epsilon": [(1, lambda w: w)],
     "z+": [(1, lambda w: w.clamp(min=0))],
     "gamma": [(1, lambda w: w + 0.25 * w.clamp(min=0))],
-    "alpha2beta1": [(2, lambda w: w.clamp(min=0)), (-1, lambda w: w.clamp(max=0))],
+    "alpha2_beta1": [(2, lambda w: w.clamp(min=0)), (-1, lambda w: w.clamp(max=0))],
 }
 RULES = (*_RULES, "flat")
-# The rules of the convolutions, from the first on (the last one named holds for all that follow), and of linear layers.
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Which rule each layer gets.
+
+    Parameters
+    ----------
+    convolutions : tuple of rules
+        From the first convolution on; the last rule holds for all that follow. Rules are named in ``RULES``.
+    linear : rule
+        Of the linear layers; any but ``"flat"``.
+
+    Raises
+    ------
+    InputError
+        If a rule does not exist.
+    """
+
+    convolutions: tuple[str, ...]
+    linear: str = "epsilon"
+
+    def __post_init__(self):
+        rules = (*self.convolutions, self.linear)
+        if not self.convolutions or any(rule not in RULES for rule in rules) or self.linear == "flat":
+            raise InputError(f"rules must be among {', '.join(RULES)}, and flat only for convolutions, not {rules}")
+
+
+# Names as in zennit, where it has the composite.
 COMPOSITES = {
-    "epsilon_plus": (("z+",), "epsilon"),
-    "epsilon_plus_flat": (("flat", "z+"), "epsilon"),
-    "alpha2beta1": (("alpha2beta1",), "epsilon"),
-    "gamma": (("gamma",), "gamma"),
-    # Found by trying 30 (chapter 7): what speaks against an instrument counts from the third convolution on.
-    "plus_alpha2beta1": (("z+", "z+", "alpha2beta1"), "epsilon"),
+    "epsilon_plus": Composite(("z+",)),
+    "epsilon_plus_flat": Composite(("flat", "z+")),
+    "epsilon_alpha2_beta1": Composite(("alpha2_beta1",)),
+    "gamma": Composite(("gamma",), "gamma"),
+    # Found by a search over 30 (chapter 7): what speaks against an instrument counts from the third convolution on.
+    "epsilon_plus_alpha2_beta1": Composite(("z+", "z+", "alpha2_beta1")),
 }
 
 
@@ -70,11 +101,11 @@ def _known(layer: nn.Module) -> bool:
         return layer.kernel_size == layer.stride and type(layer.stride) is int and not (layer.padding or layer.ceil_mode)
     if kind is nn.BatchNorm2d:
         return layer.affine and layer.track_running_stats
-    return kind in (nn.ReLU, nn.Dropout, TimePool, nn.Flatten, nn.Linear)
+    return kind in (nn.ReLU, nn.Dropout, MeanMaxPool, nn.Flatten, nn.Linear)
 
 
 class Trace:
-    """One way through a network, and any number of ways back.
+    """One forward pass through a network, and any number of backward passes.
 
     Parameters
     ----------
@@ -83,10 +114,10 @@ class Trace:
         it and dropout takes no part, whatever mode the network is in.
     x : float32 (clips, channels, h, w)
         0 or more everywhere.
-    composite : str or tuple
-        One of ``COMPOSITES``, or such a tuple: the convolutions' rules, and the linear layers' rule.
+    composite : str or Composite
+        A name in ``COMPOSITES``, or one of your own.
     gradients : bool
-        Keep what autograd needs to learn from relevance, see :mod:`instr_lib.truthful`.
+        Keep what autograd needs to learn from relevance, see :mod:`instr_lib.explain.prior`.
 
     Attributes
     ----------
@@ -99,31 +130,31 @@ class Trace:
         self,
         layers: nn.Sequential,
         x: torch.Tensor,
-        composite: str | tuple = "epsilon_plus",
+        composite: str | Composite = "epsilon_plus",
         gradients: bool = False,
     ):
         self.outputs: dict[str, torch.Tensor] = {}
-        self._ways: dict[str, Callable] = {}  # by layer: relevance of its outputs to that of its inputs
+        self._backward_fns: dict[str, Callable] = {}  # by layer: relevance of its outputs to that of its inputs
         self._gradients = gradients
         with torch.set_grad_enabled(gradients):
-            self.logits = self._forward(layers, x, *(COMPOSITES[composite] if isinstance(composite, str) else composite))
+            self.logits = self._forward(layers, x, COMPOSITES[composite] if isinstance(composite, str) else composite)
 
-    def _forward(self, layers, x, rules, linear):
-        rules = itertools.chain(rules, itertools.repeat(rules[-1]))
+    def _forward(self, layers, x, composite):
+        rules = itertools.chain(composite.convolutions, itertools.repeat(composite.convolutions[-1]))
         steps = [*layers.named_children()]
         for (name, layer), (_, following) in zip(steps, [*steps[1:], ("", None)], strict=True):
             if isinstance(layer, (nn.Dropout, nn.BatchNorm2d)):  # also as it is while training
                 continue
             if type(layer) is nn.Conv2d:
-                x, way = _convolution(layer, following, x, next(rules))
+                x, backward_fn = _convolution(layer, following, x, next(rules))
             elif type(layer) is nn.Linear:
-                x, way = _linear(layer, x, linear)
+                x, backward_fn = _linear(layer, x, composite.linear)
             else:
-                x, way = _STEPS[type(layer)](layer, x)
-            self.outputs[name], self._ways[name] = x, way
+                x, backward_fn = _STEPS[type(layer)](layer, x)
+            self.outputs[name], self._backward_fns[name] = x, backward_fn
         return x
 
-    def start(self, classes: Sequence[int], clips: Sequence[int] | None = None) -> torch.Tensor:
+    def init_relevance(self, classes: Sequence[int], clips: Sequence[int] | None = None) -> torch.Tensor:
         """Relevance (rows, classes) at the output: in each row one class's logit, and nothing for the others.
 
         ``clips`` says which clip each row is about; without it, all rows are about the only one.
@@ -133,31 +164,31 @@ class Trace:
         relevance[rows, classes] = self.logits[rows * 0 if clips is None else clips, classes]
         return relevance
 
-    def back(
+    def backward(
         self,
         relevance: torch.Tensor,
         clips: Sequence[int] | None = None,
-        after: str | None = None,
-        until: str | None = None,
+        start_layer: str | None = None,
+        stop_layer: str | None = None,
     ) -> torch.Tensor:
         """Relevance, some layers further back.
 
         Parameters
         ----------
         relevance : (rows, ...)
-            Of what layer ``after`` gives; by default the last one.
+            At the outputs of ``start_layer``, by default the last layer.
         clips
             Which clip each row is about; without it, all are about the only one.
-        until : layer at whose outputs to stop
-            By default the way ends at the network's input.
+        stop_layer : layer at whose outputs to stop
+            By default relevance goes back to the network's input.
         """
-        names = list(self._ways)
-        start = names.index(after) + 1 if after else len(names)
-        stop = names.index(until) + 1 if until else 0
-        of = (lambda tensor: tensor) if clips is None else (lambda tensor: tensor[clips])
+        names = list(self._backward_fns)
+        start = names.index(start_layer) + 1 if start_layer else len(names)
+        stop = names.index(stop_layer) + 1 if stop_layer else 0
+        select = (lambda tensor: tensor) if clips is None else (lambda tensor: tensor[clips])
         with torch.set_grad_enabled(self._gradients):
             for name in reversed(names[stop:start]):
-                relevance = self._ways[name](relevance, of)
+                relevance = self._backward_fns[name](relevance, select)
         return relevance
 
 
@@ -177,15 +208,20 @@ def _convolution(layer, norm, x, rule):
         rate = 1 / F.conv2d(torch.ones_like(x[:1, :1]), field, padding=layer.padding) / x.shape[1]
         beyond = [size - 1 - padding for size, padding in zip(layer.kernel_size, layer.padding, strict=True)]
 
-        def way(r, of):
+        def backward_fn(r, select):
             return F.conv2d(r.sum(1, keepdim=True) * rate, field, padding=beyond).expand(-1, x.shape[1], -1, -1)
 
-        return out, way
+        return out, backward_fn
     terms = []
     for factor, part in _RULES[rule]:
         v = part(weight)
         terms.append((v, factor / _stable(F.conv2d(x, v, part(bias), padding=layer.padding))))
-    return out, lambda r, of: of(x) * sum(F.conv_transpose2d(of(rate) * r, v, padding=layer.padding) for v, rate in terms)
+    return (
+        out,
+        lambda r, select: (
+            select(x) * sum(F.conv_transpose2d(select(rate) * r, v, padding=layer.padding) for v, rate in terms)
+        ),
+    )
 
 
 def _linear(layer, x, rule):
@@ -194,11 +230,11 @@ def _linear(layer, x, rule):
     for factor, part in _RULES[rule]:
         v = part(layer.weight)
         terms.append((v, factor / _stable(F.linear(x, v, part(bias)))))
-    return layer(x), lambda r, of: of(x) * sum((of(rate) * r) @ v for v, rate in terms)
+    return layer(x), lambda r, select: select(x) * sum((select(rate) * r) @ v for v, rate in terms)
 
 
 def _relu(layer, x):
-    return x.clamp(min=0), lambda r, of: r
+    return x.clamp(min=0), lambda r, select: r
 
 
 def _max_pool(layer, x):
@@ -206,7 +242,7 @@ def _max_pool(layer, x):
     out, winners = F.max_pool2d(x, size, return_indices=True)
     wins = F.max_unpool2d(torch.ones_like(out), winners, size, output_size=x.shape[2:])
     beyond = (0, x.shape[3] % size, 0, x.shape[2] % size)  # cells that fill no window
-    return out, lambda r, of: of(wins) * F.pad(F.interpolate(r, scale_factor=size), beyond)
+    return out, lambda r, select: select(wins) * F.pad(F.interpolate(r, scale_factor=size), beyond)
 
 
 def _time_pool(layer, x):
@@ -215,15 +251,15 @@ def _time_pool(layer, x):
     wins = torch.zeros_like(x).scatter_(3, winners, 1)
     parts = x / x.shape[3] / _stable(mean)
 
-    def way(r, of):
+    def backward_fn(r, select):
         to_mean, to_largest = r.chunk(2, 1)
-        return of(parts) * to_mean + of(wins) * to_largest
+        return select(parts) * to_mean + select(wins) * to_largest
 
-    return torch.cat([mean, largest], 1), way
+    return torch.cat([mean, largest], 1), backward_fn
 
 
 def _flatten(layer, x):
-    return layer(x), lambda r, of: r.reshape(-1, *x.shape[1:])
+    return layer(x), lambda r, select: r.reshape(-1, *x.shape[1:])
 
 
-_STEPS = {nn.ReLU: _relu, nn.MaxPool2d: _max_pool, TimePool: _time_pool, nn.Flatten: _flatten}
+_STEPS = {nn.ReLU: _relu, nn.MaxPool2d: _max_pool, MeanMaxPool: _time_pool, nn.Flatten: _flatten}

@@ -16,34 +16,32 @@ from captum import attr
 from torch import nn
 
 from ..constants import FLOOR_DB
-from ..memory import keep_freed_memory
 from ..music.instruments import INSTRUMENTS
 from .attribution import relevance
 
 
-class OnCells(nn.Module):
-    """A network of ours as a function of its cells, 0 … 1 (n, 1, 128, 431), ready for Captum: ``OnCells(model)``."""
+class CaptumModel(nn.Module):
+    """A network of ours as a function of its cells, 0 … 1 (n, 1, 128, 431), ready for Captum: ``CaptumModel(model)``."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.front, layers = copy.deepcopy(model.front), copy.deepcopy(model.layers).eval().requires_grad_(False)
+        self.preprocess, layers = copy.deepcopy(model.preprocess), copy.deepcopy(model.layers).eval().requires_grad_(False)
         # With channels last a gradient of OriginalCNN takes half the time on a CPU, its logits a third.
         self.layers = layers.to(memory_format=torch.channels_last)
 
     def forward(self, unit: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.front.enlarge(unit).contiguous(memory_format=torch.channels_last))
+        return self.layers(self.preprocess.resize(unit).contiguous(memory_format=torch.channels_last))
 
     def cells(self, mels: np.ndarray) -> torch.Tensor:
         """dB (n, 128, 431) to cells (n, 1, 128, 431)."""
-        return self.front.unit(torch.tensor(np.asarray(mels, np.float32))[:, None])
+        return self.preprocess.normalise(torch.tensor(np.asarray(mels, np.float32))[:, None])
 
 
-def by_captum(make: Callable, **options) -> Callable:
+def from_captum(make: Callable, **options) -> Callable:
     """A method out of one of Captum's: ``make`` of the network on its cells gives what has an ``attribute``."""
 
     def method(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        keep_freed_memory()
-        network = OnCells(model)
+        network = CaptumModel(model)
         target = torch.as_tensor(np.asarray(classes, int))
         found = make(network).attribute(network.cells(mels).requires_grad_(), target=target, **options)
         return found.detach()[:, 0].float().numpy()
@@ -57,14 +55,13 @@ def smooth_grad(
     """Mean size of the gradient under noise (Smilkov et al. 2017, arXiv:1706.03825); the same noise every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        method = by_captum(lambda net: attr.NoiseTunnel(attr.Saliency(net)), nt_samples=samples, stdevs=spread)
+        method = from_captum(lambda net: attr.NoiseTunnel(attr.Saliency(net)), nt_samples=samples, stdevs=spread)
         return method(model, mels, classes)
 
 
 def grad_cam(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Grad-CAM at the last convolution (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74), enlarged to the cells."""
-    keep_freed_memory()
-    network = OnCells(model)
+    network = CaptumModel(model)
     last = [layer for layer in network.layers if isinstance(layer, nn.Conv2d)][-1]
     target = torch.as_tensor(np.asarray(classes, int))
     found = attr.LayerGradCam(network, last).attribute(network.cells(mels), target=target)
@@ -74,7 +71,7 @@ def grad_cam(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndar
 def occlusion(model: nn.Module, mels: np.ndarray, classes: np.ndarray, bands: int = 16, frames: int = 86) -> np.ndarray:
     """How far the logit falls without a patch of cells (Zeiler & Fergus 2014, doi:10.1007/978-3-319-10590-1_53)."""
     patch = {"sliding_window_shapes": (1, bands, frames), "strides": (1, bands, frames)}
-    return by_captum(attr.Occlusion, **patch, perturbations_per_eval=4)(model, mels, classes)
+    return from_captum(attr.Occlusion, **patch, perturbations_per_eval=4)(model, mels, classes)
 
 
 def crp(composite: str) -> Callable:
@@ -91,21 +88,21 @@ def contrastive(composite: str) -> Callable:
     """
 
     def method(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        heats = np.empty(np.shape(mels), np.float32)
+        heatmaps = np.empty(np.shape(mels), np.float32)
         for row, (mel, index) in enumerate(zip(mels, classes, strict=True)):
             all_twelve = relevance(model, mel[None], range(len(INSTRUMENTS)), composite)
-            heats[row] = all_twelve[index] - np.delete(all_twelve, index, 0).max(0).clip(min=0)
-        return heats
+            heatmaps[row] = all_twelve[index] - np.delete(all_twelve, index, 0).max(0).clip(min=0)
+        return heatmaps
 
     return method
 
 
-def energy(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def energy_baseline(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The spectrogram itself, dB above silence: what sounds is important, whoever is asked about."""
     return np.asarray(mels) - FLOOR_DB
 
 
-def area(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def uniform_baseline(model: nn.Module, mels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The same for every cell: a score is then the share of the area."""
     return np.ones(np.shape(mels), np.float32)
 
@@ -124,17 +121,17 @@ def on_random_weights(method: Callable) -> Callable:
 METHODS = {
     "CRP, epsilon plus": crp("epsilon_plus"),
     "CRP, epsilon plus flat": crp("epsilon_plus_flat"),
-    "CRP, alpha 2 beta 1": crp("alpha2beta1"),
+    "CRP, alpha 2 beta 1": crp("epsilon_alpha2_beta1"),
     "CRP, gamma": crp("gamma"),
-    "CRP, plus alpha 2 beta 1": crp("plus_alpha2beta1"),
-    "CRP, contrastive": contrastive("plus_alpha2beta1"),
-    "gradient": by_captum(attr.Saliency),
-    "gradient × input": by_captum(attr.InputXGradient),
-    "integrated gradients": by_captum(attr.IntegratedGradients, n_steps=16, internal_batch_size=16),
+    "CRP, plus alpha 2 beta 1": crp("epsilon_plus_alpha2_beta1"),
+    "CRP, contrastive": contrastive("epsilon_plus_alpha2_beta1"),
+    "gradient": from_captum(attr.Saliency),
+    "gradient × input": from_captum(attr.InputXGradient),
+    "integrated gradients": from_captum(attr.IntegratedGradients, n_steps=16, internal_batch_size=16),
     "SmoothGrad": smooth_grad,
     "Grad-CAM": grad_cam,
     "occlusion": occlusion,
-    "the mix's energy": energy,
-    "every cell alike": area,
+    "the mix's energy": energy_baseline,
+    "every cell alike": uniform_baseline,
     "CRP on random weights": on_random_weights(crp("epsilon_plus")),
 }

@@ -20,7 +20,7 @@ from . import lrp
 
 
 @dataclass(frozen=True)
-class Truthfulness:
+class AttributionPrior:
     """A penalty for :func:`instr_lib.train`: how far relevance is from lying on own cells.
 
     For each clip in which several play, one of them is drawn. With m the share of its positive relevance that lies on its
@@ -37,7 +37,7 @@ class Truthfulness:
 
     owners: np.ndarray = field(repr=False)
     weight: float = 0.5
-    composite: str = "plus_alpha2beta1"
+    composite: str = "epsilon_plus_alpha2_beta1"
 
     def __call__(self, model: torch.nn.Module, ds: ClipDataset, clips: Sequence[int], mels: torch.Tensor) -> torch.Tensor:
         """Summed over clips. ``mels`` are theirs, dB (n, 1, 128, 431)."""
@@ -45,18 +45,18 @@ class Truthfulness:
         if not len(several):
             return mels.new_zeros(())
         rng = np.random.default_rng(torch.randint(2**31, ()).item())  # of the chance that training controls
-        asked = [int(rng.choice(np.flatnonzero(ds.labels[clips[n]]))) for n in several]
-        trace = lrp.Trace(model.layers, model.front(mels[several]), self.composite, gradients=True)
+        targets = [int(rng.choice(np.flatnonzero(ds.labels[clips[n]]))) for n in several]
+        trace = lrp.Trace(model.layers, model.preprocess(mels[several]), self.composite, gradients=True)
         start = torch.zeros_like(trace.logits)
-        start[torch.arange(len(several)), asked] = 1
-        heat = trace.back(start, range(len(several))).sum(1).clamp(min=0)  # (several, 128, 431)
+        start[torch.arange(len(several)), targets] = 1
+        heat = trace.backward(start, range(len(several))).sum(1).clamp(min=0)  # (several, 128, 431)
         share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
         # A front may have made one column of several frames: the one in its middle says whose it is.
         frames = ((np.arange(heat.shape[2]) + 0.5) * N_FRAMES / heat.shape[2]).astype(int)
         owner = torch.from_numpy(np.stack([self.owners[clips[n]][:, frames] for n in several])).long()
         mass = share.new_zeros(len(several), len(ds.labels[0]) + 1)
         mass = mass.scatter_add(1, owner.flatten(1).to(share.device), share.flatten(1)).clamp(min=1e-3)[:, 1:]
-        own = mass[torch.arange(len(several)), asked]
-        others = mass.masked_fill(torch.nn.functional.one_hot(torch.tensor(asked), mass.shape[1]).bool(), 0).amax(1)
+        own = mass[torch.arange(len(several)), targets]
+        others = mass.masked_fill(torch.nn.functional.one_hot(torch.tensor(targets), mass.shape[1]).bool(), 0).amax(1)
         penalty = -own.log() + 0.5 * softplus(4 * (others.clamp(min=1e-3).log() - own.log()))
         return self.weight * penalty.sum()

@@ -7,9 +7,9 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submodules=["instruments", "randomisation", "score", "soundfonts", "synth"],
     submod_attrs={
         "instruments": ["INSTRUMENTS", "Instrument", "instrument_index", "instrument_indices"],
-        "randomisation": ["Variation"],
+        "randomisation": ["DomainRandomisation"],
         "score": ["Note", "Score", "random_score"],
         "soundfonts": ["SOUNDFONTS", "find_soundfont"],
-        "synth": ["Playing", "Synth"],
+        "synth": ["Synth", "SynthOverrides"],
     },
 )

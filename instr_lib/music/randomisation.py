@@ -21,14 +21,14 @@ from ..errors import InputError
 from .instruments import INSTRUMENTS
 from .score import PITCHES, Score
 from .soundfonts import SOUNDFONTS, check_soundfont, find_soundfont, soundfont_sha256
-from .synth import Playing, Synth
+from .synth import Synth, SynthOverrides
 
 # Lowest and highest note that each is asked to play: about what players of it can, and always the report's octave too.
-RANGES = (
+PITCH_RANGES = (
     (28, 100), (40, 84), (36, 91), (60, 96), (60, 96), (28, 72), (52, 84), (36, 96), (36, 96), (55, 96), (44, 88), (36, 91),
 )  # fmt: skip
 # Programs of General MIDI that are the same instrument, or nearly, in another make: counted from 0, of any soundfont.
-RELATIVES: Mapping[int, tuple[int, ...]] = {
+RELATED_PROGRAMS: Mapping[int, tuple[int, ...]] = {
     0: (0, 1),  # grand and bright piano
     2: (48, 49),  # two string ensembles
     5: (32, 32, 43),  # acoustic bass, contrabass
@@ -37,11 +37,11 @@ RELATIVES: Mapping[int, tuple[int, ...]] = {
     9: (40, 40, 110),  # violin, fiddle
     10: (64, 65, 66, 67),  # soprano, alto, tenor and baritone saxophone
 }
-_LOT = 1  # sets a clip's second generator apart from the one that draws its notes
+_PLAN_STREAM = 1  # sets a clip's second generator apart from the one that draws its notes
 
 
 @dataclass(frozen=True)
-class Variation:
+class DomainRandomisation:
     """What is drawn by lot. With nothing switched on a clip is as :func:`instr_lib.generate` has always made it.
 
     Parameters
@@ -49,14 +49,14 @@ class Variation:
     soundfonts : names in ``instr_lib.synth.SOUNDFONTS``
         Each instrument of each clip is played by one of them.
     registers : bool
-        In three clips of five, each instrument is moved to somewhere in its range (``RANGES``).
+        In three clips of five, each instrument is moved to somewhere in its range (``PITCH_RANGES``).
     levels : bool
         Velocities from 20 to 127, and each instrument turned up or down by -12 to 6 dB.
-    playing : bool
+    overrides : bool
         Tuning, filter, envelope and vibrato, instrument by instrument.
-    relatives : bool
-        Another make of the instrument, if General MIDI has one (``RELATIVES``).
-    room : bool
+    related_programs : bool
+        Another make of the instrument, if General MIDI has one (``RELATED_PROGRAMS``).
+    reverb : bool
         In three clips of five, a room with 0.15 to 1.5 s of reverberation.
 
     Raises
@@ -68,9 +68,9 @@ class Variation:
     soundfonts: tuple[str, ...] = ("FluidR3",)
     registers: bool = False
     levels: bool = False
-    playing: bool = False
-    relatives: bool = False
-    room: bool = False
+    overrides: bool = False
+    related_programs: bool = False
+    reverb: bool = False
 
     def __post_init__(self):
         unknown = [name for name in self.soundfonts if name not in SOUNDFONTS]
@@ -85,26 +85,26 @@ class Variation:
         return {**asdict(self), "soundfonts": fonts}
 
 
-class Lot(NamedTuple):
+class RenderPlan(NamedTuple):
     """What was drawn for one clip.
 
     Attributes
     ----------
     score : Score, with the notes as they are played
     fonts : name of a soundfont, by instrument index
-    playing : Playing, by instrument index
+    overrides : Playing, by instrument index
     gains : factor, by instrument index
-    room : float32 (samples,), impulse response, or None
+    reverb : float32 (samples,), impulse response, or None
     """
 
     score: Score
     fonts: dict[int, str]
-    playing: dict[int, Playing]
+    overrides: dict[int, SynthOverrides]
     gains: dict[int, float]
-    room: np.ndarray | None
+    reverb: np.ndarray | None
 
 
-def draw(score: Score, variation: Variation, address: tuple[int, int, int]) -> Lot:
+def sample_plan(score: Score, variation: DomainRandomisation, address: tuple[int, int, int]) -> RenderPlan:
     """Draw how a score is to be played.
 
     Parameters
@@ -114,16 +114,16 @@ def draw(score: Score, variation: Variation, address: tuple[int, int, int]) -> L
     address : three whole numbers, not negative
         The only source of chance: seed, split and index of the clip.
     """
-    rng = np.random.default_rng([*address, _LOT])
-    notes, fonts, playing, gains = list(score.notes), {}, {}, {}
+    rng = np.random.default_rng([*address, _PLAN_STREAM])
+    notes, fonts, overrides, gains = list(score.notes), {}, {}, {}
     for index in score.instruments:
         # The same numbers are drawn whatever is switched on, so that two variations differ only in what they say.
         font, away, place, louder, gain, relative = rng.random(6)
-        manner = rng.random(len(_MANNERS) * 2)
+        manner = rng.random(len(_GENERATOR_RANGES) * 2)
         fonts[index] = variation.soundfonts[int(font * len(variation.soundfonts))]
         shift = 0
         if variation.registers and away < 0.6:
-            low, high = RANGES[index]
+            low, high = PITCH_RANGES[index]
             shift = int(low + place * (high - (PITCHES[1] - PITCHES[0]) - low + 1)) - PITCHES[0]
         force = 0.4 + 0.9 * louder if variation.levels else 1.0
         notes = [
@@ -133,16 +133,22 @@ def draw(score: Score, variation: Variation, address: tuple[int, int, int]) -> L
             for note in notes
         ]
         gains[index] = float(10 ** ((-12 + 18 * gain) / 20)) if variation.levels else 1.0
-        programs = RELATIVES.get(index, ()) if variation.relatives else ()
-        playing[index] = Playing(
-            generators=_manner(manner) if variation.playing else {},
+        programs = RELATED_PROGRAMS.get(index, ()) if variation.related_programs else ()
+        overrides[index] = SynthOverrides(
+            generators=_sample_generators(manner) if variation.overrides else {},
             program=programs[int(relative * len(programs))] if programs else None,
         )
-    return Lot(Score(tuple(notes)), fonts, playing, gains, _room(rng) if variation.room and rng.random() < 0.6 else None)
+    return RenderPlan(
+        Score(tuple(notes)),
+        fonts,
+        overrides,
+        gains,
+        _sample_reverb(rng) if variation.reverb and rng.random() < 0.6 else None,
+    )
 
 
 # Generator, how often it is changed, and the offsets between which it is drawn then.
-_MANNERS = (
+_GENERATOR_RANGES = (
     ("fineTune", 0.7, -35, 35),  # cents
     ("initialFilterFc", 0.5, -3600, 600),  # cents
     ("initialFilterQ", 0.3, 0, 120),  # centibels
@@ -155,13 +161,13 @@ _MANNERS = (
 )
 
 
-def _manner(shares: np.ndarray) -> dict[str, float]:
-    """Two numbers from 0 to 1 for each of ``_MANNERS``: whether, and how much."""
-    rows = zip(_MANNERS, shares.reshape(-1, 2), strict=True)
+def _sample_generators(shares: np.ndarray) -> dict[str, float]:
+    """Two numbers from 0 to 1 for each of ``_GENERATOR_RANGES``: whether, and how much."""
+    rows = zip(_GENERATOR_RANGES, shares.reshape(-1, 2), strict=True)
     return {name: float(low + share * (high - low)) for (name, often, low, high), (luck, share) in rows if luck < often}
 
 
-def _room(rng: np.random.Generator) -> np.ndarray:
+def _sample_reverb(rng: np.random.Generator) -> np.ndarray:
     """Direct sound, and noise that dies away (Moorer 1979, doi:10.2307/3680280): float32 impulse response.
 
     Reverberation time 0.15 to 1.5 s, 6 to 25 dB below the direct sound in all, up to 20 ms behind it, and duller than it.
@@ -177,32 +183,32 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def synth_of(name: str) -> Synth:
+def cached_synth(name: str) -> Synth:
     """The one synth of this process for a soundfont in ``SOUNDFONTS``."""
     return Synth(find_soundfont(name))
 
 
-def render_stems(lot: Lot) -> np.ndarray:
+def render_stems(plan: RenderPlan) -> np.ndarray:
     """The sound of each instrument, in the room: float32 (k, 220_500) in order of ``lot.score.instruments``.
 
     Their sum is the mix. Raises SoundfontError if a soundfont is missing.
     """
-    stems = np.empty((len(lot.score.instruments), CLIP_SAMPLES), np.float32)
-    for stem, index in zip(stems, lot.score.instruments, strict=True):
-        one = synth_of(lot.fonts[index]).render(lot.score.only(index), {index: lot.playing[index]})
-        stem[:] = one * np.float32(lot.gains[index])
-    return stems if lot.room is None else _in_room(stems, lot.room)
+    stems = np.empty((len(plan.score.instruments), CLIP_SAMPLES), np.float32)
+    for stem, index in zip(stems, plan.score.instruments, strict=True):
+        one = cached_synth(plan.fonts[index]).render(plan.score.only(index), {index: plan.overrides[index]})
+        stem[:] = one * np.float32(plan.gains[index])
+    return stems if plan.reverb is None else _apply_reverb(stems, plan.reverb)
 
 
-def render(lot: Lot) -> np.ndarray:
+def render(plan: RenderPlan) -> np.ndarray:
     """The mix, float32 (220_500,): the sum of :func:`render_stems`, to rounding, with the room put on once."""
-    mix = render_stems(lot._replace(room=None)).sum(0)
-    return mix if lot.room is None else _in_room(mix, lot.room)
+    mix = render_stems(plan._replace(reverb=None)).sum(0)
+    return mix if plan.reverb is None else _apply_reverb(mix, plan.reverb)
 
 
-def _in_room(sound: np.ndarray, room: np.ndarray) -> np.ndarray:
-    found = signal.oaconvolve(sound, np.broadcast_to(room, (*sound.shape[:-1], len(room))), axes=-1)
+def _apply_reverb(sound: np.ndarray, reverb: np.ndarray) -> np.ndarray:
+    found = signal.oaconvolve(sound, np.broadcast_to(reverb, (*sound.shape[:-1], len(reverb))), axes=-1)
     return found[..., :CLIP_SAMPLES].astype(np.float32)
 
 
-assert len(RANGES) == len(INSTRUMENTS)
+assert len(PITCH_RANGES) == len(INSTRUMENTS)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from .._files import sha256
 from ..errors import SoundfontError
 
 
@@ -92,5 +92,4 @@ def check_soundfont(path: str | os.PathLike) -> Path:
 @functools.lru_cache
 def soundfont_sha256(path: Path) -> str:
     """SHA-256 of a soundfont, so that a dataset can name the sound it was made of."""
-    with open(check_soundfont(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(check_soundfont(path))

@@ -98,7 +98,7 @@ def fluidsynth_version() -> str:
 
 
 @dataclass(frozen=True)
-class Playing:
+class SynthOverrides:
     """How an instrument is to be played, other than the soundfont has it.
 
     Parameters
@@ -107,7 +107,7 @@ class Playing:
         Added to the soundfont's own values: ``{"attackVolEnv": 6000}`` makes the attack 32 times as long.
     controllers : mapping of MIDI controller numbers to values, both 0 to 127
         ``{1: 127}`` turns the modulation wheel all the way up.
-    bend : function of seconds since a note's onset (array) to semitones, optional
+    pitch_bend : function of seconds since a note's onset (array) to semitones, optional
         Followed anew for each note, in steps of 10 ms, within ``BEND_RANGE``.
     program : int, optional
         Another General MIDI program than the instrument's own, 0 to 127: another make of it.
@@ -120,7 +120,7 @@ class Playing:
 
     generators: Mapping[str, float] = field(default_factory=dict)
     controllers: Mapping[int, int] = field(default_factory=dict)
-    bend: Callable[[np.ndarray], np.ndarray] | None = None
+    pitch_bend: Callable[[np.ndarray], np.ndarray] | None = None
     program: int | None = None
 
     def __post_init__(self):
@@ -134,7 +134,7 @@ class Playing:
                 raise SynthError(f"controller {number} = {value} does not exist: both are whole numbers from 0 to 127")
 
 
-_AS_IS = Playing()
+_AS_IS = SynthOverrides()
 
 
 class Synth:
@@ -203,13 +203,13 @@ class Synth:
     def __reduce__(self):
         return Synth, (self.soundfont, self.effects)
 
-    def render_stems(self, score: Score, playing: Mapping[str | int, Playing] | None = None) -> np.ndarray:
+    def render_stems(self, score: Score, overrides: Mapping[str | int, SynthOverrides] | None = None) -> np.ndarray:
         """Each instrument alone.
 
         Parameters
         ----------
         score : Score
-        playing : mapping of instruments (names or indices) to Playing, optional
+        overrides : mapping of instruments (names or indices) to Playing, optional
             Those that are not to be played as the soundfont has them.
 
         Returns
@@ -219,20 +219,20 @@ class Synth:
         """
         if not isinstance(score, Score):
             raise ScoreError(f"expected an il.Score, got {type(score).__name__}; read MIDI with il.Score.from_midi")
-        playing = {instrument_index(name): how for name, how in (playing or {}).items()}
+        overrides = {instrument_index(name): how for name, how in (overrides or {}).items()}
         stems = np.empty((len(score.instruments), CLIP_SAMPLES), np.float32)
         for stem, index in zip(stems, score.instruments, strict=True):
-            self._render_into(stem, score, index, playing.get(index, _AS_IS))
+            self._render_into(stem, score, index, overrides.get(index, _AS_IS))
         return stems
 
-    def render(self, score: Score, playing: Mapping[str | int, Playing] | None = None) -> np.ndarray:
+    def render(self, score: Score, overrides: Mapping[str | int, SynthOverrides] | None = None) -> np.ndarray:
         """The mix: the sum of the stems, float32 (220_500,).
 
         One synth playing all instruments would not give this sum exactly: FluidSynth glides the panning
         of a voice from the note that used it before, so what a note sounds like in its first two blocks
         (3 ms) would depend on the other instruments.
         """
-        return self.render_stems(score, playing).sum(axis=0)
+        return self.render_stems(score, overrides).sum(axis=0)
 
     def render_events(self, events: Iterable[Event], seconds: float) -> np.ndarray:
         """The sound of a whole piece, all programs and drums of the soundfont at once, see :func:`score.midi_events`.
@@ -289,15 +289,15 @@ class Synth:
             lib.remove_sfont(self._home, self._font)
         self._pinned.add(program)
 
-    def _render_into(self, stem: np.ndarray, score: Score, index: int, playing: Playing):
+    def _render_into(self, stem: np.ndarray, score: Score, index: int, overrides: SynthOverrides):
         events = []  # (frame, kind, ...): at the same frame a note ends, then the pitch bends, then the next note starts
         for note in score.notes:
             if note.instrument == index:
                 events.append((_to_block(note.onset), _ON, note.pitch, note.velocity))
                 events.append((_to_block(note.end), _OFF, note.pitch, 0))
-                if playing.bend is not None:
-                    events += _bends(note, playing.bend)
-        program = INSTRUMENTS[index].program if playing.program is None else playing.program
+                if overrides.pitch_bend is not None:
+                    events += _pitch_bend_events(note, overrides.pitch_bend)
+        program = INSTRUMENTS[index].program if overrides.program is None else overrides.program
         lib = _fluidsynth()
         fs = lib.module
         left, right = np.empty((2, _BLOCKS * _BLOCK), np.float32)
@@ -309,9 +309,9 @@ class Synth:
             try:
                 if fs.fluid_synth_program_select(synth, 0, number, 0, program) != 0:
                     raise SoundfontError(f"the soundfont {self.soundfont} lacks program {program}")
-                for controller, value in playing.controllers.items():
+                for controller, value in overrides.controllers.items():
                     fs.fluid_synth_cc(synth, 0, controller, value)
-                for name, offset in playing.generators.items():
+                for name, offset in overrides.generators.items():
                     lib.set_gen(synth, 0, GENERATORS[name], offset)
                 now = 0
                 for frame, kind, value, velocity in [*sorted(events), (len(left), None, 0, 0)]:
@@ -334,10 +334,10 @@ class Synth:
 _OFF, _BEND, _ON = range(3)
 
 
-def _bends(note: Note, bend: Callable[[np.ndarray], np.ndarray]) -> list[tuple[int, int, int, int]]:
+def _pitch_bend_events(note: Note, pitch_bend: Callable[[np.ndarray], np.ndarray]) -> list[tuple[int, int, int, int]]:
     """Values of the pitch wheel, 0 to 16 383 with 8192 in the middle, from a note's onset to its end."""
     since = np.arange(0, note.duration, _BEND_STEP)
-    semitones = np.broadcast_to(bend(since), since.shape)
+    semitones = np.broadcast_to(pitch_bend(since), since.shape)
     if not np.isfinite(semitones).all():
         raise SynthError("the bend of a note is NaN or infinite: give semitones")
     values = np.rint(8192 + 8192 * semitones / BEND_RANGE).clip(0, 16_383)

@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "models": ["ARCHITECTURES", "CompactCNN", "OriginalCNN", "RobustCNN"],
         "weights": ["load_model", "save_model"],
         "training": ["TrainSettings", "train"],
-        "evaluation": ["predict"],
+        "evaluation": ["evaluate", "predict"],
     },
 )

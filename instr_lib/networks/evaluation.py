@@ -19,9 +19,8 @@ from ..data.dataset import ClipDataset
 from ..data.recordings import Recording
 from ..data.spectrogram import check_mels, log_mel
 from ..errors import InputError
-from ..memory import keep_freed_memory
 from ..music.instruments import INSTRUMENTS
-from ..stats import Interval
+from ..stats import Interval, resampled_counts
 
 THRESHOLD = 0.5  # on the probability: an instrument is heard above it
 
@@ -52,7 +51,6 @@ def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> n
 @torch.no_grad()
 def logits(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """What the network gives before the sigmoid, float32 (n, 12); takes and raises what :func:`predict` does."""
-    keep_freed_memory()
     mels = torch.from_numpy(check_mels(mels))[:, None]
     device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
     model.eval()
@@ -105,8 +103,7 @@ def bootstrap_f1(
     each : Interval of float64 (classes,)
     """
     labels, predicted = _check(labels, predicted)
-    n = len(labels)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples)  # (resamples, n)
+    counts = resampled_counts(len(labels), n_resamples, seed)
     resampled = _f1(*(counts @ x.astype(float) for x in (labels & predicted, labels, predicted)))
     value, tails = f1_scores(labels, predicted), (50 * (1 - level), 50 * (1 + level))
     with warnings.catch_warnings():
@@ -116,7 +113,7 @@ def bootstrap_f1(
     return macro, each
 
 
-def test_scores(model: torch.nn.Module, ds: ClipDataset) -> dict:
+def evaluate(model: torch.nn.Module, ds: ClipDataset) -> dict:
     """F1 on clips of the test stream with 95 % intervals, ready for :func:`instr_lib.add_info`.
 
     Parameters
@@ -163,7 +160,7 @@ def test_scores(model: torch.nn.Module, ds: ClipDataset) -> dict:
 _SILENT = 10.0  # dB above the floor that a window must reach somewhere to be asked about
 
 
-class Heard(NamedTuple):
+class WindowPredictions(NamedTuple):
     """What a network hears in a recording.
 
     Attributes
@@ -178,7 +175,7 @@ class Heard(NamedTuple):
     probabilities: np.ndarray
 
 
-def listen(model: torch.nn.Module, recording: Recording) -> Heard:
+def predict_windows(model: torch.nn.Module, recording: Recording) -> WindowPredictions:
     """Ask a network about each window of a recording, but for silent ones: no network learned from silence, and what it
     would say of it means nothing. Of these all probabilities are 0.
     """
@@ -186,4 +183,4 @@ def listen(model: torch.nn.Module, recording: Recording) -> Heard:
     mels = np.stack([log_mel(window) for window in windows])
     probabilities = predict(model, mels)
     probabilities[mels.max((1, 2)) <= FLOOR_DB + _SILENT] = 0
-    return Heard(np.arange(len(windows)) * CLIP_SAMPLES / SAMPLE_RATE, mels, probabilities)
+    return WindowPredictions(np.arange(len(windows)) * CLIP_SAMPLES / SAMPLE_RATE, mels, probabilities)

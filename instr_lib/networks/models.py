@@ -1,7 +1,7 @@
 """The three networks and their published weights.
 
 All take log-mel spectrograms in dB, float32 (n, 1, 128, 431), and give logits (n, 12). Each is a
-``front`` without parameters, which makes network input of dB, followed by ``layers``, an
+``preprocess`` without parameters, which makes network input of dB, followed by ``layers``, an
 ``nn.Sequential`` of Conv → BatchNorm → MaxPool → ReLU blocks. Pooling before ReLU computes the same
 as after it (both are monotone) and costs a quarter. Chapter 3 shows them layer by layer.
 
@@ -22,7 +22,7 @@ from ..constants import FLOOR_DB, N_FRAMES, N_MELS
 from ..music.instruments import INSTRUMENTS
 
 
-class Front(nn.Module):
+class Preprocess(nn.Module):
     """dB to network input: silence to exactly 0, full scale to 1; resized and repeated if asked.
 
     Silence must be 0 because relevance is shared out in proportion to the input: a silent cell then
@@ -33,18 +33,18 @@ class Front(nn.Module):
         super().__init__()
         self.size, self.channels = size, channels
 
-    def unit(self, mels: torch.Tensor) -> torch.Tensor:
+    def normalise(self, mels: torch.Tensor) -> torch.Tensor:
         """dB (n, 1, 128, 431) to 0 … 1, same shape."""
         return ((mels - FLOOR_DB) / -FLOOR_DB).clamp(0, 1)
 
-    def enlarge(self, unit: torch.Tensor) -> torch.Tensor:
+    def resize(self, unit: torch.Tensor) -> torch.Tensor:
         """0 … 1 (n, 1, 128, 431) to network input (n, channels, *size)."""
         if self.size is not None:
             unit = F.interpolate(unit, self.size, mode="bilinear", align_corners=False)
         return unit.expand(-1, self.channels, -1, -1)
 
     def forward(self, mels: torch.Tensor) -> torch.Tensor:
-        return self.enlarge(self.unit(mels))
+        return self.resize(self.normalise(mels))
 
 
 def _block(number: int, inputs: int, outputs: int, padding: int) -> list[tuple[str, nn.Module]]:
@@ -67,7 +67,7 @@ class OriginalCNN(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.front = Front(self.input_shape[1:], self.input_shape[0])
+        self.preprocess = Preprocess(self.input_shape[1:], self.input_shape[0])
         side = self.input_shape[1]
         for _ in range(4):
             side = (side - 2) // 2  # an unpadded convolution takes two pixels, pooling takes half
@@ -86,10 +86,10 @@ class OriginalCNN(nn.Module):
         )
 
     def forward(self, mels: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.front(mels))
+        return self.layers(self.preprocess(mels))
 
 
-class TimePool(nn.Module):
+class MeanMaxPool(nn.Module):
     """Mean and maximum over time, side by side: (n, c, bands, frames) to (n, 2 c, bands, 1)."""
 
     def __init__(self, bands: int):
@@ -112,7 +112,7 @@ class CompactCNN(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.front = Front(None if self.input_shape[1:] == (N_MELS, N_FRAMES) else self.input_shape[1:])
+        self.preprocess = Preprocess(None if self.input_shape[1:] == (N_MELS, N_FRAMES) else self.input_shape[1:])
         one, two, three, four, five = self.widths
         self.layers = nn.Sequential(
             OrderedDict(
@@ -122,7 +122,7 @@ class CompactCNN(nn.Module):
                     *_block(3, two, three, padding=1),  # (64, 16, 53)
                     *_block(4, three, four, padding=1),  # (96, 8, 26)
                     *_block(5, four, five, padding=1),  # (128, 4, 13)
-                    ("time_pool", TimePool(4)),  # (256, 4, 1)
+                    ("time_pool", MeanMaxPool(4)),  # (256, 4, 1)
                     ("flatten", nn.Flatten()),  # (1024,)
                     ("dropout", nn.Dropout(0.2)),
                     ("linear", nn.Linear(2 * five * 4, len(INSTRUMENTS))),
@@ -131,7 +131,7 @@ class CompactCNN(nn.Module):
         )
 
     def forward(self, mels: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.front(mels))
+        return self.layers(self.preprocess(mels))
 
 
 class RobustCNN(CompactCNN):

@@ -25,11 +25,10 @@ from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
 
-from .._files import claimed
+from .._files import atomic_path, locked_folder
 from ..data.dataset import ClipDataset
 from ..data.spectrogram import dequantise
 from ..errors import TrainingError
-from ..memory import keep_freed_memory
 from .distributed import OneProcess, has_bfloat16, training_batch_norm
 from .evaluation import f1_scores
 
@@ -41,13 +40,13 @@ class TrainSettings:
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
-    schedule: str = "constant"  # or "one-cycle": a tenth of the steps up, then down along a cosine to 0
+    schedule: str = "constant"  # or "warmup-cosine": a tenth of the steps up, then down along a cosine to 0
     weight_decay: float = 0.0  # with 0, AdamW is Adam
     seed: int = 0
 
     def __post_init__(self):
-        if self.schedule not in ("constant", "one-cycle"):
-            raise TrainingError(f"schedule must be 'constant' or 'one-cycle', not {self.schedule!r}")
+        if self.schedule not in ("constant", "warmup-cosine"):
+            raise TrainingError(f"schedule must be 'constant' or 'warmup-cosine', not {self.schedule!r}")
         whole = all(isinstance(v, int) for v in (self.epochs, self.batch_size, self.seed))
         if not whole or min(self.epochs, self.batch_size) < 1 or self.seed < 0 or not self.learning_rate > 0:
             raise TrainingError(
@@ -63,7 +62,7 @@ class TrainSettings:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
-def positive_weights(labels: np.ndarray) -> np.ndarray:
+def pos_weight(labels: np.ndarray) -> np.ndarray:
     """Negatives over positives for each instrument, from labels (n, 12): float32 (12,).
 
     The report's weights of the positive term of the loss. Give it the training labels only.
@@ -93,7 +92,7 @@ def train(
 ) -> list[dict]:
     """Train a network in place; it ends in eval mode with the weights of its best validation epoch.
 
-    The loss is binary cross-entropy on logits, positives weighted by :func:`positive_weights` of the
+    The loss is binary cross-entropy on logits, positives weighted by :func:`pos_weight` of the
     training part; the best epoch is the one with the highest macro-F1 on the validation part, or, with a
     penalty, the last.
 
@@ -138,10 +137,9 @@ def train(
             raise TrainingError(f"the {name} part has no clip: it needs at least one")
         if not (min(index) >= 0 and max(index) < len(ds)):
             raise TrainingError(f"the {name} part names a clip outside 0 to {len(ds) - 1}: the data have {len(ds)} clips")
-    keep_freed_memory()
     model.to(fabric.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    weights = torch.from_numpy(positive_weights(ds.labels[train_index])).to(fabric.device)
+    weights = torch.from_numpy(pos_weight(ds.labels[train_index])).to(fabric.device)
     identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
     if penalty:
         # A run that starts from learned weights is another one.
@@ -154,7 +152,7 @@ def train(
     writes, steps = fabric.global_rank == 0, -(-len(train_index) // settings.batch_size)
     with contextlib.ExitStack() as stack:
         if run and writes:
-            stack.enter_context(claimed(run, TrainingError))
+            stack.enter_context(locked_folder(run, TrainingError))
         fabric.barrier()
         history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
         stack.enter_context(training_batch_norm(model, fabric, frozen=penalty is not None))
@@ -231,7 +229,7 @@ def describe_run(
         "settings": asdict(settings)
         | ({"penalty": repr(penalty)} if penalty else {})
         | ({"augment": repr(augment)} if augment else {}),
-        "curve": history,
+        "history": history,
         "best_epoch": best["epoch"],
         "seconds": round(sum(row["seconds"] for row in history)),
         "machine": {
@@ -277,15 +275,12 @@ def _save_checkpoint(path: Path, identity, model, optimizer, best, history):
     tensors |= {f"best.{k}": v for k, v in best.items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    about = {"identity": json.dumps(identity), "history": json.dumps(history)}
     try:
-        about = {"identity": json.dumps(identity), "history": json.dumps(history)}
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, about)
+        with atomic_path(path) as part:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, about)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise TrainingError(f"the checkpoint {path} could not be written ({error}): make room and start again") from None
-    os.replace(part, path)
 
 
 def _resume(path: Path, identity, model, optimizer) -> tuple[list[dict], dict | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .._files import atomic_path, sha256, write_text
 from ..errors import WeightsError
 from .models import ARCHITECTURES
-
 
 # Every file in weights/, by name, and the architecture that it belongs to. A number is the seed of a further run.
 PUBLISHED = {
@@ -52,12 +51,10 @@ def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
             + ", ".join(kind.__name__ for kind in ARCHITECTURES.values())
         )
     _json(about, path)  # refuses before the weights are replaced
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, {"architecture": architecture})
-    os.replace(part, path)
+    with atomic_path(path) as part:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, {"architecture": architecture})
     # A kill just here leaves the old JSON beside new weights: the SHA-256 tells.
-    _write_info(path, {"architecture": architecture, "sha256": _sha256(path), **about})
+    _write_info(path, {"architecture": architecture, "sha256": sha256(path), **about})
     return path
 
 
@@ -92,13 +89,7 @@ def _json(info: dict, path: Path) -> str:
 
 
 def _write_info(path: Path, info: dict):
-    part = path.with_suffix(".part")
-    part.write_text(_json(info, path))
-    os.replace(part, path.with_suffix(".json"))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    write_text(path.with_suffix(".json"), _json(info, path))
 
 
 def _locate(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> tuple[Path, str | None]:
@@ -179,7 +170,7 @@ def model_info(which: str | os.PathLike, folder: str | os.PathLike | None = None
         raise WeightsError(f"{path} does not say which weights it describes: restore it or train again")
     if not weights.is_file():
         raise WeightsError(f"{path} describes weights that are not beside it: restore {weights.name} or train again")
-    if _sha256(weights) != info["sha256"]:
+    if sha256(weights) != info["sha256"]:
         raise WeightsError(f"{path} describes other weights than {weights.name}: restore both together, or train again")
     return info
 

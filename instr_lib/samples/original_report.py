@@ -31,7 +31,7 @@ LAYERS = (
 )
 
 # The mixtures it listens to and explains.
-PLAYERS = (("Acoustic Grand Piano",), ("Acoustic Grand Piano", "Violin", "Trumpet", "New Age Pad"))
+ACTIVE_INSTRUMENTS = (("Acoustic Grand Piano",), ("Acoustic Grand Piano", "Violin", "Trumpet", "New Age Pad"))
 EXAMPLES = (
     ("Acoustic Bass",),
     ("Square Wave Lead", "New Age Pad"),

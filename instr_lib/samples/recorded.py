@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from .._files import sha256
 from ..constants import CLIP_SAMPLES, SAMPLE_RATE
-from ..data.recordings import levelled
+from ..data.recordings import normalise_level
 from ..data.spectrogram import log_mel
 from ..errors import AudioError
 from ..music.instruments import INSTRUMENTS, instrument_index
@@ -65,13 +66,13 @@ def recorded_notes() -> tuple[RecordedNote, ...]:
 
 def _read(row: dict) -> RecordedNote:
     path = FOLDER / row["file"]
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
+    if not path.is_file() or sha256(path) != row["sha256"]:
         raise AudioError(f"the recorded note {path} is missing or altered: restore it")
     audio, _ = soundfile.read(path, dtype="float32")
     clip = np.zeros(CLIP_SAMPLES, np.float32)
     start = int(LEAD_IN * SAMPLE_RATE)
     clip[start : start + len(audio)] = audio
-    clip = levelled(path.name, clip)
+    clip = normalise_level(path.name, clip)
     return RecordedNote(instrument_index(row["instrument"]), row["pitch"], row["source"], clip, log_mel(clip))
 
 

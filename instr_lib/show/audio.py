@@ -45,6 +45,6 @@ def sound_url(audio: np.ndarray) -> str:
     return f"data:audio/mpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
 
 
-def players(*pairs: tuple[np.ndarray, str]) -> HTML:
+def audio_players(*pairs: tuple[np.ndarray, str]) -> HTML:
     """Several players side by side, as far as the page is wide: pairs of sound and title."""
     return HTML("".join(player(audio, title).data for audio, title in pairs))

@@ -30,7 +30,7 @@ from ..explain.attribution import relevance
 from ..explain.concepts import channel_relevance, check_channels, concept_relevance
 from ..music.instruments import INSTRUMENTS
 from ..music.synth import Synth
-from ..networks.evaluation import THRESHOLD, Heard, listen, predict
+from ..networks.evaluation import THRESHOLD, WindowPredictions, predict, predict_windows
 from ..samples.curated import CuratedClip
 from ..truth.stems import ownership
 from . import plots
@@ -86,7 +86,7 @@ def recording_page(model: torch.nn.Module, recording: Recording, progress: bool 
     recording : Recording, from :func:`instr_lib.listening.read`
     progress : bool, show a progress bar
     """
-    heard = listen(model, recording)
+    heard = predict_windows(model, recording)
     windows = zip(recording.windows(), heard.starts, heard.mels, heard.probabilities, strict=True)
     content = [
         _window(model, sound, start, mel, probabilities)
@@ -97,7 +97,7 @@ def recording_page(model: torch.nn.Module, recording: Recording, progress: bool 
     return _section(content, 0, recording.name, timeline(heard))
 
 
-def timeline(heard: Heard) -> str:
+def timeline(heard: WindowPredictions) -> str:
     """What is heard along a recording, as HTML: a row an instrument, a column a window, darker for surer."""
     every = max(1, math.ceil(len(heard.starts) / 8))
     columns, sure = [], []
@@ -146,9 +146,9 @@ def _heard(probabilities: np.ndarray) -> str:
 
 
 def _window(model, sound: np.ndarray, start: float, mel: np.ndarray, probabilities: np.ndarray) -> dict:
-    heats = relevance(model, mel[None], range(len(INSTRUMENTS)))
-    limit = plots.heatmap_limit(heats)
-    rows = [quantise(mel), *(_bytes(heat, limit) for heat in heats)]
+    heatmaps = relevance(model, mel[None], range(len(INSTRUMENTS)))
+    limit = plots.heatmap_limit(heatmaps)
+    rows = [quantise(mel), *(_bytes(heat, limit) for heat in heatmaps)]
     heard = np.flatnonzero(probabilities > THRESHOLD).tolist() or [int(probabilities.argmax())]
     return {
         "name": f"{_clock(start)} to {_clock(start + CLIP_SECONDS)}: {_heard(probabilities)}",
@@ -190,9 +190,9 @@ def _section(clips: list[dict], first: int, of: str, above: str = "") -> HTML:
 
 def _clip(model, clip: CuratedClip, layer: str, n_channels: int, names: Mapping[int, str], synth: Synth | None) -> dict:
     plays = list(clip.score.instruments)
-    heats = relevance(model, clip.mel[None], range(len(INSTRUMENTS)))
-    limit = plots.heatmap_limit(heats)
-    rows, ways = [quantise(clip.mel), *(_bytes(heat, limit) for heat in heats)], []
+    heatmaps = relevance(model, clip.mel[None], range(len(INSTRUMENTS)))
+    limit = plots.heatmap_limit(heatmaps)
+    rows, ways = [quantise(clip.mel), *(_bytes(heat, limit) for heat in heatmaps)], []
     for index in plays:
         sums = channel_relevance(model, clip.mel, index, layer)
         top = np.argsort(-sums)[:n_channels]
@@ -206,7 +206,7 @@ def _clip(model, clip: CuratedClip, layer: str, n_channels: int, names: Mapping[
     if synth is not None:
         shares = ownership(synth.render_stems(clip.score))
         for index, share in zip(plays, shares, strict=True):
-            positive = heats[index].clip(min=0)
+            positive = heatmaps[index].clip(min=0)
             owned[index] = round(float(positive[share > 0.5].sum() / max(positive.sum(), 1e-12)), 4)
             if len(plays) > 1:
                 owners.append(len(rows))

@@ -23,9 +23,9 @@ from ..music.instruments import INSTRUMENTS
 from ..music.score import Score
 
 if TYPE_CHECKING:
-    from ..explain.concepts import Way
+    from ..explain.concepts import Edge
     from ..explain.dissection import Ablation
-    from ..explain.reference_samples import Reference
+    from ..explain.maximisation import ReferenceSample
 
 
 # Twelve colours in order of INSTRUMENTS, from the Okabe-Ito and Tol palettes, which stay apart for
@@ -90,12 +90,12 @@ def spectrogram(mel: np.ndarray, ax: Axes | None = None, colorbar: bool = True) 
     return ax
 
 
-def heatmap_limit(heats: np.ndarray) -> float:
+def heatmap_limit(heatmaps: np.ndarray) -> float:
     """The colour scale's end for heatmaps that are compared: the 99.8th percentile of their size.
 
     Relevance is so peaked that the maximum would leave nearly everything white.
     """
-    return float(np.percentile(np.abs(heats), 99.8)) or 1.0
+    return float(np.percentile(np.abs(heatmaps), 99.8)) or 1.0
 
 
 def heatmap(heat: np.ndarray, mel: np.ndarray | None = None, ax: Axes | None = None, limit: float | None = None) -> Axes:
@@ -116,28 +116,28 @@ def smooth(heat: np.ndarray, bands: float = 1.0, frames: float = 2.0) -> np.ndar
     return gaussian_filter(heat, (bands, frames))
 
 
-def crops(shown: Sequence[tuple[Reference, np.ndarray, np.ndarray]]) -> Figure:
+def crops(shown: Sequence[tuple[ReferenceSample, np.ndarray, np.ndarray]]) -> Figure:
     """Crops to receptive fields, side by side: each a place, its clip's spectrogram and relevance (128, 431)."""
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(10, 2.7 * rows), squeeze=False, layout="constrained")
     for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
-    for number, ((place, mel, heat), ax) in enumerate(zip(shown, axes.flat, strict=False), 1):
-        bands, frames = place.field
+    for number, ((neuron, mel, heat), ax) in enumerate(zip(shown, axes.flat, strict=False), 1):
+        bands, frames = neuron.field
         inside = heat[bands, frames]
         heatmap(heat, mel, ax, float(np.abs(inside).max()) or 1.0)
         start, stop = (x * CLIP_SECONDS / mel.shape[1] for x in (frames.start, frames.stop))
         ax.set(xlim=(start, stop), ylim=(bands.start - 0.5, bands.stop - 0.5))
         ax.set_ylabel("frequency (Hz)" if (number - 1) % columns == 0 else "")
         ax.locator_params(axis="x", nbins=3)
-        who = "" if place.instrument is None else f": {INSTRUMENTS[place.instrument].name}"
+        who = "" if neuron.instrument is None else f": {INSTRUMENTS[neuron.instrument].name}"
         ax.set_title(f"{number}{who}", fontsize="medium")
     return figure
 
 
-def ways(found: Sequence[Way]) -> Axes:
-    """The graph of :func:`instr_lib.concepts.ways`, from the instrument at the top down to the first convolution."""
+def attribution_graph(found: Sequence[Edge]) -> Axes:
+    """The graph of :func:`instr_lib.concepts.attribution_graph`, from the instrument at the top down to the first convolution."""
     levels: dict[str, list[tuple[str, int]]] = {}
     for way in found:
         for node in (way.source, way.target):
@@ -155,8 +155,8 @@ def ways(found: Sequence[Way]) -> Axes:
         ax.plot([x0, x1], [y0, y1], c=colour, lw=0.4 + 7 * share, alpha=0.25 + 0.6 * share, zorder=1)
         if share > 0.6:
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
-            place = (2 * x0 + 3 * x1) / 5, (2 * y0 + 3 * y1) / 5
-            ax.text(*place, f"{100 * way.relevance:.2g} %", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
+            neuron = (2 * x0 + 3 * x1) / 5, (2 * y0 + 3 * y1) / 5
+            ax.text(*neuron, f"{100 * way.relevance:.2g} %", fontsize="small", ha="center", va="center", bbox=box, zorder=2)
     for (layer, index), (x, y) in places.items():
         text = str(index) if layer else INSTRUMENTS[index].name
         box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
@@ -223,7 +223,7 @@ def _columns(count: int) -> int:
 
 def relevance_panels(
     mel: np.ndarray,
-    heats: np.ndarray,
+    heatmaps: np.ndarray,
     classes: Sequence[int],
     probabilities: np.ndarray | None = None,
     present: Sequence[int] = (),
@@ -233,19 +233,19 @@ def relevance_panels(
     Parameters
     ----------
     mel : float32 (128, 431), dB
-    heats : float32 (n, 128, 431)
+    heatmaps : float32 (n, 128, 431)
     classes : n instrument indices
     probabilities : float32 (12,), optional
         Written into the titles.
     present : instrument indices
         Those that play.
     """
-    limit, columns = heatmap_limit(heats), _columns(len(classes))
+    limit, columns = heatmap_limit(heatmaps), _columns(len(classes))
     rows = -(-len(classes) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(10, 0.5 + 2.3 * rows), squeeze=False, layout="constrained")
     for ax in axes.flat[len(classes) :]:
         ax.set_axis_off()
-    for position, (index, heat, ax) in enumerate(zip(classes, heats, axes.flat, strict=False)):
+    for position, (index, heat, ax) in enumerate(zip(classes, heatmaps, axes.flat, strict=False)):
         heatmap(heat, mel, ax, limit)
         last = position + columns >= len(classes)
         label_axes(ax, frequency=position % columns == 0, time=last)

@@ -15,24 +15,24 @@ import torch
 from IPython.display import HTML, display
 
 from ..data.dataset import ClipDataset
-from ..data.recordings import read
+from ..data.recordings import load_recording
 from ..data.spectrogram import log_mel
 from ..errors import InstrError
 from ..explain.attribution import relevance
 from ..explain.concepts import channel_relevance, concept_relevance, convolutions
-from ..explain.reference_samples import ChannelStats, crop_sound, references
+from ..explain.maximisation import ChannelStats, crop_sound, reference_samples
 from ..music.instruments import INSTRUMENTS
 from ..music.score import random_score
 from ..music.synth import Synth
 from ..networks.evaluation import predict
 from ..samples.curated import CuratedClip
 from . import plots
-from .audio import player, players
+from .audio import audio_players, player
 
 _NAMES = [(instrument.name, index) for index, instrument in enumerate(INSTRUMENTS)]
 
 
-def favourites(
+def show_reference_samples(
     model: torch.nn.Module,
     stats: ChannelStats,
     ds: ClipDataset,
@@ -54,16 +54,16 @@ def favourites(
     synth : Synth
     """
     shown, sounds = [], []
-    for place in references(model, stats, layer, channel, by, count, instrument):
-        mel, score = ds.mels([place.clip])[0], ds.score(place.clip)
-        if place.instrument is None:
+    for neuron in reference_samples(model, stats, layer, channel, by, count, instrument):
+        mel, score = ds.mels([neuron.clip])[0], ds.score(neuron.clip)
+        if neuron.instrument is None:
             through = [channel_relevance(model, mel, index, layer)[channel] for index in score.instruments]
-            place = place._replace(instrument=score.instruments[int(np.argmax(through))])
-        parts, _ = concept_relevance(model, mel, place.instrument, layer, [channel])
-        shown.append((place, mel, parts[0]))
-        sounds.append(crop_sound(synth.render(score), place.field))
+            neuron = neuron._replace(instrument=score.instruments[int(np.argmax(through))])
+        parts, _ = concept_relevance(model, mel, neuron.instrument, layer, [channel])
+        shown.append((neuron, mel, parts[0]))
+        sounds.append(crop_sound(synth.render(score), neuron.field))
     plots.crops(shown)
-    return players(*((sound, f"{layer}, channel {channel}: {n}") for n, sound in enumerate(sounds, 1)))
+    return audio_players(*((sound, f"{layer}, channel {channel}: {n}") for n, sound in enumerate(sounds, 1)))
 
 
 def _picture(draw) -> widgets.Image:
@@ -155,7 +155,7 @@ def relevance_panel(
         key = (number, instruments, seed) if number == new else (number, (), 0)
         clip = clip_of(*key)
         classes = instruments or clip.score.instruments
-        heats = np.stack([explained(name, key, index, layer, channel) for index in classes])
+        heatmaps = np.stack([explained(name, key, index, layer, channel) for index in classes])
         probabilities = predict(models[name], clip.mel[None])[0]
         lines = []
         if absent := [INSTRUMENTS[i].name for i in classes if i not in clip.score.instruments]:
@@ -173,7 +173,7 @@ def relevance_panel(
             widgets.HTML(heard(key)),
             _picture(lambda: plots.spectrogram(clip.mel).figure),
             widgets.HTML("".join(f"<p>{html.escape(line)}</p>" for line in lines)),
-            _picture(lambda: plots.relevance_panels(clip.mel, heats, classes, probabilities, clip.score.instruments)),
+            _picture(lambda: plots.relevance_panels(clip.mel, heatmaps, classes, probabilities, clip.score.instruments)),
         ]
 
     first = max(0, len(clips) - 2)
@@ -209,7 +209,7 @@ def recording_panel(models: dict[str, torch.nn.Module]) -> widgets.VBox:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "recording"
             path.write_bytes(files[0]["content"])
-            recording = read(path, files[0]["name"])
+            recording = load_recording(path, files[0]["name"])
         out = widgets.Output()
         with out:  # here a script in the page runs, which in a widget's HTML it would not
             display(recording_page(models[name], recording))

@@ -17,14 +17,14 @@ from ..constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from ..errors import InputError
 from ..music.instruments import INSTRUMENTS
 from ..music.score import Note
-from ..music.synth import Playing
+from ..music.synth import SynthOverrides
 from .stems import Clip
 
 _FADE = 0.005  # seconds: cutting more sharply would click
 Change = Callable[[Clip], np.ndarray]
 
 
-def silenced(clip: Clip, after: float = 0.0, seconds: float = 0.1, notes: slice = slice(None)) -> np.ndarray:
+def gate(clip: Clip, after: float = 0.0, seconds: float = 0.1, notes: slice = slice(None)) -> np.ndarray:
     """The stem without a piece of some notes: from ``after`` their onsets on, for ``seconds``, with fades of 5 ms."""
     gain = np.ones(CLIP_SAMPLES, np.float32)
     fade = _samples(_FADE)
@@ -38,7 +38,7 @@ def silenced(clip: Clip, after: float = 0.0, seconds: float = 0.1, notes: slice 
     return clip.stem * gain
 
 
-def quieter(clip: Clip, level: float) -> np.ndarray:
+def set_level(clip: Clip, level: float) -> np.ndarray:
     """The stem at a level in dB against all other stems together.
 
     Raises
@@ -52,7 +52,7 @@ def quieter(clip: Clip, level: float) -> np.ndarray:
     return clip.stem * np.float32(10 ** (level / 20) * math.sqrt(others / (clip.stem**2).sum(dtype=float)))
 
 
-def attack_by(clip: Clip, other: str | int, seconds: float = 0.1) -> np.ndarray:
+def swap_attack(clip: Clip, other: str | int, seconds: float = 0.1) -> np.ndarray:
     """The first ``seconds`` of every note by another instrument, as loud as it plays them, the rest as it was."""
     onsets = [_samples(note.onset) for note in clip.notes]
     theirs, fade = np.zeros(CLIP_SAMPLES, np.float32), _samples(0.01)
@@ -62,13 +62,13 @@ def attack_by(clip: Clip, other: str | int, seconds: float = 0.1) -> np.ndarray:
     return clip.stem * (1 - theirs) + clip.by(other) * theirs
 
 
-def envelope_by(clip: Clip, other: str | int) -> np.ndarray:
+def swap_envelope(clip: Clip, other: str | int) -> np.ndarray:
     """The stem with the loudness over time of another instrument's notes; its mean level and its spectrum stay."""
     ours, theirs = (_loudness(stem) for stem in (clip.stem, clip.by(other)))
     return _as_loud_as(clip.stem, clip.stem * _ratio(theirs, ours))
 
 
-def spectrum_by(clip: Clip, other: str | int) -> np.ndarray:
+def swap_spectrum(clip: Clip, other: str | int) -> np.ndarray:
     """The stem with the mean strength of each harmonic of another instrument's notes; its level and envelope stay."""
     ours, theirs = (np.abs(_stft().stft(stem)) ** 2 for stem in (clip.stem, clip.by(other)))
 
@@ -79,26 +79,26 @@ def spectrum_by(clip: Clip, other: str | int) -> np.ndarray:
     return _as_loud_as(clip.stem, _by_harmonic(clip, gains))
 
 
-def without_harmonics(clip: Clip, lowest: int, highest: float = math.inf) -> np.ndarray:
+def remove_harmonics(clip: Clip, lowest: int, highest: float = math.inf) -> np.ndarray:
     """The stem without the harmonics numbered ``lowest`` … ``highest`` of each note, the fundamental being 1."""
     return _by_harmonic(clip, lambda numbers, _: np.where((numbers >= lowest) & (numbers <= highest), 0, 1))
 
 
-def without_band(clip: Clip, low: float = 0.0, high: float = math.inf) -> np.ndarray:
+def band_stop(clip: Clip, low: float = 0.0, high: float = math.inf) -> np.ndarray:
     """The stem without what lies between two frequencies in Hz."""
     transform = _stft()
     gone = (transform.f >= low) & (transform.f < high)
     return _back(transform.stft(clip.stem) * ~gone[:, None])
 
 
-def random_spectrum(clip: Clip, spread: float = 12.0, seed: int = 0) -> np.ndarray:
+def randomise_spectrum(clip: Clip, spread: float = 12.0, seed: int = 0) -> np.ndarray:
     """The stem with each harmonic of each note louder or softer by chance (normal, ``spread`` dB); its level stays."""
     rng = np.random.default_rng(seed)
     louder = lambda numbers, _: 10 ** (rng.normal(0, spread, numbers.max() + 1) / 20)[numbers]  # noqa: E731
     return _as_loud_as(clip.stem, _by_harmonic(clip, louder))
 
 
-def steady(clip: Clip, seconds: float = math.inf, back: bool = False) -> np.ndarray:
+def remove_vibrato(clip: Clip, seconds: float = math.inf, back: bool = False) -> np.ndarray:
     """The stem without vibrato and slides: each note is stretched in time so that its fundamental keeps one pitch.
 
     Parameters
@@ -149,17 +149,17 @@ def pitch(stem: np.ndarray, note: Note) -> np.ndarray:
     return np.where(sounds & (at >= _samples(note.onset) + width) & (at < _samples(note.end)), cents, np.nan)
 
 
-def played(clip: Clip, playing: Playing) -> np.ndarray:
+def with_overrides(clip: Clip, overrides: SynthOverrides) -> np.ndarray:
     """The stem with generators, controllers or a pitch bend of the synthesiser changed."""
-    return clip.play(clip.notes, playing)
+    return clip.play(clip.notes, overrides)
 
 
-def transposed(clip: Clip, semitones: int) -> np.ndarray:
+def transpose(clip: Clip, semitones: int) -> np.ndarray:
     """The notes higher or lower by so many semitones."""
     return clip.play(note._replace(pitch=note.pitch + semitones) for note in clip.notes)
 
 
-def reordered(clip: Clip, seed: int = 0) -> np.ndarray:
+def permute_notes(clip: Clip, seed: int = 0) -> np.ndarray:
     """The same onsets and durations with pitches and velocities in another order."""
     notes = clip.notes
     order = np.random.default_rng(seed).permutation(len(notes))
@@ -168,7 +168,7 @@ def reordered(clip: Clip, seed: int = 0) -> np.ndarray:
     )
 
 
-def shifted(clip: Clip, onset: float) -> np.ndarray:
+def shift(clip: Clip, onset: float) -> np.ndarray:
     """The notes moved together so that the first begins at ``onset`` seconds.
 
     Raises

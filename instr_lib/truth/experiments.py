@@ -16,12 +16,12 @@ from ..errors import InputError
 from ..explain.attribution import relevance
 from ..music.instruments import instrument_index
 from ..networks.evaluation import logits
-from ..stats import Interval, _draws, _ratio_of_sums, mean
-from .edits import Change, quieter
+from ..stats import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_statistic, resampled_rows
+from .edits import Change, set_level
 from .stems import Clip
 
 
-class Answers(NamedTuple):
+class Outcomes(NamedTuple):
     """What a network says about an instrument before and after a change, clip by clip.
 
     Attributes
@@ -55,13 +55,13 @@ class Answers(NamedTuple):
         return self.own(self.before - self.without)
 
 
-def ask(
+def run_interventions(
     networks: Mapping[str, torch.nn.Module],
     clips: Iterable[Clip],
     changes: Mapping[str, Change],
     progress: str = "",
     composite: str = "epsilon_plus",
-) -> dict[str, dict[str, Answers]]:
+) -> dict[str, dict[str, Outcomes]]:
     """Play each clip with each change, and ask each network about the instrument.
 
     Parameters
@@ -98,7 +98,7 @@ def ask(
     if not all(found for by_change in rows.values() for found in by_change.values()):
         raise InputError("there are no clips, networks or changes to ask about")
     return {
-        network: {change: Answers(*map(np.array, zip(*found, strict=True))) for change, found in by_change.items()}
+        network: {change: Outcomes(*map(np.array, zip(*found, strict=True))) for change, found in by_change.items()}
         for network, by_change in rows.items()
     }
 
@@ -116,34 +116,34 @@ def sweep(
     """Whether each network recognises the instrument at each level (dB) against all others, bool (clips, levels)."""
     rows = {network: [] for network in networks}
     for clip in tqdm(clips, progress, disable=not progress):
-        mels = log_mel(clip.rest + np.stack([quieter(clip, level) for level in levels]))
+        mels = log_mel(clip.rest + np.stack([set_level(clip, level) for level in levels]))
         for network, model in networks.items():
             rows[network].append(logits(model, mels)[:, clip.instrument] > 0)
     return {network: np.array(found) for network, found in rows.items()}
 
 
-def lost(answers: Answers, minus: Answers | None = None) -> Interval:
+def relative_logit_drop(answers: Outcomes, minus: Outcomes | None = None) -> Interval:
     """Which share of the evidence for the instrument a change takes away, with a 95 % bootstrap interval over clips.
 
     The sum of drops as a share of the sum of drops if the instrument is taken out altogether: 0 if nothing changes, 1 if it
     is as good as gone, negative if it is heard better. With ``minus``, how much more than another change of the same clips.
     """
     drops = answers.drop if minus is None else answers.drop - minus.drop
-    return _ratio_of_sums(drops, answers.evidence)
+    return bootstrap_ratio(drops, answers.evidence)
 
 
-def gained(answers: Answers, others: Sequence[str | int]) -> Interval:
+def logit_gain(answers: Outcomes, others: Sequence[str | int]) -> Interval:
     """How far the logit of another instrument rises, one a clip, in logits, with a 95 % bootstrap interval over clips."""
     rows, indices = np.arange(len(answers.after)), [instrument_index(other) for other in others]
-    return mean((answers.after - answers.before)[rows, indices])
+    return bootstrap_mean((answers.after - answers.before)[rows, indices])
 
 
-def recognised(answers: Answers, before: bool = False) -> Interval:
+def detection_rate(answers: Outcomes, before: bool = False) -> Interval:
     """In which share of the clips the instrument is still recognised, with a 95 % bootstrap interval over clips."""
-    return mean(answers.own(answers.before if before else answers.after) > 0)
+    return bootstrap_mean(answers.own(answers.before if before else answers.after) > 0)
 
 
-def predicted(answers: Answers, by: str = "relevance") -> Interval:
+def drop_correlation(answers: Outcomes, by: str = "relevance") -> Interval:
     """How well relevance, or energy, on what was removed tells in which clips the logit falls most.
 
     Spearman's rank correlation over clips with a 95 % bootstrap interval; NaN where one of the two is the same everywhere.
@@ -155,12 +155,10 @@ def predicted(answers: Answers, by: str = "relevance") -> Interval:
         spread = np.std(ranks[0]) * np.std(ranks[1])
         return np.cov(*ranks, ddof=0)[0, 1] / spread if spread else np.nan
 
-    draws = _draws(len(drop))
-    ends = np.nanpercentile([spearman(rows) for rows in draws], (2.5, 97.5)) if np.ptp(told) else (np.nan, np.nan)
-    return Interval(float(spearman(np.arange(len(drop)))), *map(float, ends))
+    return bootstrap_statistic(spearman, len(drop))
 
 
-def lost_below(levels: Sequence[float], heard: np.ndarray) -> Interval:
+def detection_threshold_db(levels: Sequence[float], heard: np.ndarray) -> Interval:
     """The level at which half of the clips are still recognised, with a 95 % bootstrap interval over clips.
 
     Parameters
@@ -185,17 +183,17 @@ def lost_below(levels: Sequence[float], heard: np.ndarray) -> Interval:
         n = under[0]
         return levels[n] + (levels[n - 1] - levels[n]) * (0.5 - rate[n]) / (rate[n - 1] - rate[n])
 
-    drawn = np.sort([half(heard[rows].mean(0)) for rows in _draws(len(heard))])
+    drawn = np.sort([half(heard[rows].mean(0)) for rows in resampled_rows(len(heard))])
     ends = drawn[[int(0.025 * len(drawn)), int(0.975 * len(drawn))]]
     return Interval(float(half(heard.mean(0))), *map(float, ends))
 
 
 def summary(
-    answers: Mapping[str, Mapping[str, Answers]], controls: Mapping[str, str] | None = None
+    answers: Mapping[str, Mapping[str, Outcomes]], controls: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, dict[str, Interval]]]:
     """All that is worth keeping of answers, by network and change.
 
-    ``lost``, ``recognised`` and ``recognised before``, how well ``relevance`` and ``energy`` predicted the drop, and, for
+    ``relative_logit_drop``, ``detection_rate`` and ``recognised before``, how well ``relevance`` and ``energy`` predicted the drop, and, for
     changes named in ``controls``, ``beyond control``: how much more is lost than by the change named there.
     """
     found = {}
@@ -203,13 +201,13 @@ def summary(
         found[network] = {}
         for change, given in by_change.items():
             row = {
-                "lost": lost(given),
-                "recognised": recognised(given),
-                "recognised before": recognised(given, before=True),
-                "relevance": predicted(given, "relevance"),
-                "energy": predicted(given, "energy"),
+                "lost": relative_logit_drop(given),
+                "recognised": detection_rate(given),
+                "recognised before": detection_rate(given, before=True),
+                "relevance": drop_correlation(given, "relevance"),
+                "energy": drop_correlation(given, "energy"),
             }
             if change in (controls or {}):
-                row["beyond control"] = lost(given, minus=by_change[controls[change]])
+                row["beyond control"] = relative_logit_drop(given, minus=by_change[controls[change]])
             found[network][change] = row
     return found

@@ -12,9 +12,9 @@ from ..constants import N_FRAMES, N_MELS
 from ..errors import InputError
 from ..networks.weights import load_model
 from ..stats import Interval, bootstrap
-from .causal import area, removal_curves
-from .localisation import score_heats
-from .stems import Pairs, pairs
+from .causal import normalised_auc, perturbation_curves
+from .localisation import localisation_scores
+from .stems import Pairs, render_pairs
 
 
 def grade(
@@ -22,7 +22,7 @@ def grade(
     model: torch.nn.Module | str = "compact",
     n_clips: int = 200,
     seed: int = 0,
-    these: Pairs | None = None,
+    pairs: Pairs | None = None,
     batch_size: int = 12,
     curves: bool = True,
     progress: bool = True,
@@ -38,8 +38,8 @@ def grade(
     n_clips : int
         Of the test stream, with two instruments or more: about three pairs of clip and instrument each.
     seed : int, of the stream
-    these : Pairs, optional
-        Rendered before by :func:`pairs`, to grade several methods on the same ones.
+    pairs : Pairs, optional
+        Rendered before by :func:`render_pairs`, to grade several methods on the same ones.
     batch_size : int, pairs that the method is given at a time
     curves : bool, whether to draw deletion and insertion curves too
 
@@ -55,29 +55,29 @@ def grade(
         If the method returns another shape, or NaN, or a heatmap of nothing but zeros for every pair.
     """
     model = load_model(model) if isinstance(model, str) else model
-    these = pairs(n_clips, seed, progress=progress) if these is None else these
-    scores = raw_scores(method, model, these, batch_size, curves, progress)
-    row = {name: bootstrap(values, these.clips) for name, values in scores.items()}
+    pairs = render_pairs(n_clips, seed, progress=progress) if pairs is None else pairs
+    scores = per_pair_scores(method, model, pairs, batch_size, curves, progress)
+    row = {name: bootstrap(values, pairs.clips) for name, values in scores.items()}
     return row | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
 
 
-def raw_scores(
+def per_pair_scores(
     method: Callable,
     model: torch.nn.Module,
-    these: Pairs,
+    pairs: Pairs,
     batch_size: int = 12,
     curves: bool = True,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
     """Every score of every pair, (n,) each: what :func:`grade` takes the mean of."""
-    found = heatmaps(method, model, these.mels[these.clips], these.classes, batch_size, progress)
-    scores = score_heats(found, these)
+    found = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, batch_size, progress)
+    scores = localisation_scores(found, pairs)
     for name, insert in (("deletion", False), ("insertion", True)) if curves else ():
-        scores[name] = area(removal_curves(model, these, found, insert=insert))
+        scores[name] = normalised_auc(perturbation_curves(model, pairs, found, insert=insert))
     return scores
 
 
-def heatmaps(
+def compute_heatmaps(
     method: Callable,
     model: torch.nn.Module,
     mels: np.ndarray,
@@ -92,15 +92,15 @@ def heatmaps(
     InputError
         If the method returns another shape, or NaN, or nothing but zeros.
     """
-    heats = np.empty((len(classes), N_MELS, N_FRAMES), np.float32)
-    for start in tqdm(range(0, len(heats), batch_size), "heatmaps", unit_scale=batch_size, disable=not progress):
+    heatmaps = np.empty((len(classes), N_MELS, N_FRAMES), np.float32)
+    for start in tqdm(range(0, len(heatmaps), batch_size), "heatmaps", unit_scale=batch_size, disable=not progress):
         part = slice(start, start + batch_size)
         found = np.asarray(method(model, mels[part], classes[part]))
-        if found.shape != heats[part].shape:
-            raise InputError(f"the method returned heatmaps of shape {found.shape}, not {heats[part].shape}")
-        heats[part] = found
-    if len(bad := np.flatnonzero(~np.isfinite(heats).all((1, 2)))):
+        if found.shape != heatmaps[part].shape:
+            raise InputError(f"the method returned heatmaps of shape {found.shape}, not {heatmaps[part].shape}")
+        heatmaps[part] = found
+    if len(bad := np.flatnonzero(~np.isfinite(heatmaps).all((1, 2)))):
         raise InputError(f"the method's heatmap {bad[0]} contains NaN or infinity")
-    if len(heats) and not heats.any():
+    if len(heatmaps) and not heatmaps.any():
         raise InputError("the method returned nothing but zeros")
-    return heats
+    return heatmaps

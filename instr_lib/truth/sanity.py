@@ -34,7 +34,7 @@ def randomise(model: torch.nn.Module, layers: int, seed: int = 0) -> torch.nn.Mo
     return found.eval()
 
 
-def alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation between the cells of two heatmaps, (n,); NaN where one is the same everywhere."""
     found = np.full(len(one), np.nan)
     for n, pair in enumerate(zip(one, other, strict=True)):

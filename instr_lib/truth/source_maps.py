@@ -12,19 +12,19 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
+from .._files import atomic_path, write_text
 from ..constants import N_FRAMES, N_MELS
 from ..data.dataset import ClipDataset
 from ..errors import DatasetError
-from ..memory import keep_freed_memory
-from ..music.randomisation import Lot, render_stems
+from ..music.randomisation import RenderPlan, render_stems
 from ..music.score import Score
 from ..music.synth import Synth
-from .stems import OWNS, ownership
+from .stems import OWNERSHIP_THRESHOLD, ownership
 
 _CHUNK = 50  # clips a worker renders at a time
 
 
-def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress: bool = True) -> np.ndarray:
+def dominant_source_map(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress: bool = True) -> np.ndarray:
     """Who owns each cell of a dataset, rendered anew stem by stem, and kept in a .npy file.
 
     Parameters
@@ -36,7 +36,7 @@ def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress:
     Returns
     -------
     uint8 (n, 128, 431), a memory map
-        0 for nobody, else 1 + the index of the instrument that has at least ``OWNS`` of the power.
+        0 for nobody, else 1 + the index of the instrument that has at least ``OWNERSHIP_THRESHOLD`` of the power.
 
     Raises
     ------
@@ -46,22 +46,20 @@ def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress:
     path, shape = Path(path), (len(ds), N_MELS, N_FRAMES)
     about = path.with_suffix(".txt")
     if not (path.exists() and about.exists()):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        found = open_memmap(part, "w+", np.uint8, shape)
         seed, split = ds.manifest["seed"], ds.manifest["split"]
         starts = range(0, len(ds), _CHUNK)
         work = (
-            joblib.delayed(_owners)([ds.lot(i) or ds.score(i) for i in range(s, min(s + _CHUNK, len(ds)))]) for s in starts
+            joblib.delayed(_dominant_sources)([ds.plan(i) or ds.score(i) for i in range(s, min(s + _CHUNK, len(ds)))])
+            for s in starts
         )
         done = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(work)
-        for start, some in tqdm(
-            zip(starts, done, strict=True), f"owners, {split} {seed}", len(starts), disable=not progress
-        ):
-            found[start : start + len(some)] = some
-        found.flush()
-        os.replace(part, path)
-        about.write_text(ds.fingerprint)
+        bar = tqdm(zip(starts, done, strict=True), f"sources, {split} {seed}", len(starts), disable=not progress)
+        with atomic_path(path) as part:
+            sources = open_memmap(part, "w+", np.uint8, shape)
+            for start, some in bar:
+                sources[start : start + len(some)] = some
+            sources.flush()
+        write_text(about, ds.fingerprint)
     if about.read_text() != ds.fingerprint:
         raise DatasetError(f"{path} tells who owns the cells of another dataset: delete it, or choose another file")
     return np.load(path, mmap_mode="r")
@@ -70,13 +68,12 @@ def owners(ds: ClipDataset, path: str | os.PathLike, n_jobs: int = -1, progress:
 _synth = functools.cache(Synth)  # one a process
 
 
-def _owners(clips: Sequence[Score | Lot]) -> np.ndarray:
-    keep_freed_memory()
+def _dominant_sources(clips: Sequence[Score | RenderPlan]) -> np.ndarray:
     found = np.zeros((len(clips), N_MELS, N_FRAMES), np.uint8)
     for one, clip in zip(found, clips, strict=True):
-        varied = isinstance(clip, Lot)
+        varied = isinstance(clip, RenderPlan)
         stems = render_stems(clip) if varied else _synth().render_stems(clip)
         players = (clip.score if varied else clip).instruments
         for share, instrument in zip(ownership(stems), players, strict=True):
-            one[share >= OWNS] = instrument + 1
+            one[share >= OWNERSHIP_THRESHOLD] = instrument + 1
     return found

@@ -1,7 +1,7 @@
 """Stems as ground truth: which instrument owns which cell, and how true a heatmap is by that.
 
 Conventions: heatmaps are float (n, 128, 431), signed, one for each *pair* of a clip and an instrument that plays in it;
-``owned`` are bool arrays of the same shape, the cells of which the instrument has at least ``OWNS`` of the power. A score
+``owned_mask`` are bool arrays of the same shape, the cells of which the instrument has at least ``OWNERSHIP_THRESHOLD`` of the power. A score
 that is not defined for a pair (a heatmap without anything positive, an instrument that owns no cell) is NaN. Chapter 7 uses
 all of it.
 """
@@ -21,9 +21,9 @@ from ..data.spectrogram import check_audio, log_mel, mel_power, to_db
 from ..errors import AudioError, InputError, ScoreError
 from ..music.instruments import INSTRUMENTS, instrument_index
 from ..music.score import Note, Score
-from ..music.synth import Playing, Synth
+from ..music.synth import Synth, SynthOverrides
 
-OWNS = 0.8  # share of a cell's power from which on it is an instrument's own
+OWNERSHIP_THRESHOLD = 0.8  # share of a cell's power from which on it is an instrument's own
 
 
 def ownership(stems: np.ndarray) -> np.ndarray:
@@ -76,12 +76,14 @@ class Pairs(NamedTuple):
     together: np.ndarray
 
     @property
-    def owned(self) -> np.ndarray:
-        """Cells in which the instrument has at least ``OWNS`` of the power, bool (n, 128, 431)."""
-        return self.shares >= OWNS
+    def owned_mask(self) -> np.ndarray:
+        """Cells in which the instrument has at least ``OWNERSHIP_THRESHOLD`` of the power, bool (n, 128, 431)."""
+        return self.shares >= OWNERSHIP_THRESHOLD
 
 
-def pairs(n_clips: int, seed: int = 0, split: str = "test", synth: Synth | None = None, progress: bool = True) -> Pairs:
+def render_pairs(
+    n_clips: int, seed: int = 0, split: str = "test", synth: Synth | None = None, progress: bool = True
+) -> Pairs:
     """The first clips of a stream in which two instruments or more play, rendered stem by stem.
 
     Parameters
@@ -108,16 +110,16 @@ def pairs(n_clips: int, seed: int = 0, split: str = "test", synth: Synth | None 
             if len(score.instruments) < 2:
                 continue
             stems = synth.render_stems(score)
-            found.append(pairs_of(stems.sum(0), stems, score.instruments))
+            found.append(pairs_from_stems(stems.sum(0), stems, score.instruments))
             bar.update()
-    return join(found)
+    return concatenate_pairs(found)
 
 
-def pairs_of(
+def pairs_from_stems(
     mix: np.ndarray,
     stems: np.ndarray,
     instruments: Sequence[int | str],
-    asked: Sequence[int | str] | None = None,
+    targets: Sequence[int | str] | None = None,
 ) -> Pairs:
     """The pairs of one clip of your own: its mix and the stems that it was mixed of.
 
@@ -126,7 +128,7 @@ def pairs_of(
     mix : float32 (220_500,)
     stems : float32 (k, 220_500)
     instruments : k names or indices, what plays each stem
-    asked : names or indices of those to ask about; by default all
+    targets : names or indices of those to ask about; by default all
 
     Raises
     ------
@@ -146,27 +148,27 @@ def pairs_of(
             f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g} "
             f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
         )
-    asked = players if asked is None else [instrument_index(i) for i in asked]
-    for index in asked:
+    targets = players if targets is None else [instrument_index(i) for i in targets]
+    for index in targets:
         if index not in players:
             here = ", ".join(INSTRUMENTS[i].name for i in players)
             raise InputError(f"{INSTRUMENTS[index].name} does not play in this clip, so no cell can be its own: {here} do")
     shares = ownership(stems)
-    owned, rows = shares >= OWNS, [players.index(index) for index in asked]
+    owned_mask, rows = shares >= OWNERSHIP_THRESHOLD, [players.index(index) for index in targets]
     power = (stems.astype(float) ** 2).sum(1)
     rest = ((mix - stems) ** 2).sum(1, dtype=float)
     return Pairs(
         log_mel(mix)[None],
-        np.zeros(len(asked), int),
-        np.array(asked),
+        np.zeros(len(targets), int),
+        np.array(targets),
         shares[rows],
-        [np.delete(owned, row, 0) for row in rows],
+        [np.delete(owned_mask, row, 0) for row in rows],
         10 * np.log10(np.maximum(power, 1e-12) / np.maximum(rest, 1e-12))[rows],
-        np.full(len(asked), len(stems)),
+        np.full(len(targets), len(stems)),
     )
 
 
-def join(found: Sequence[Pairs]) -> Pairs:
+def concatenate_pairs(found: Sequence[Pairs]) -> Pairs:
     """Pairs of several clips as one."""
     before = np.cumsum([0, *(len(one.mels) for one in found)])
     mels, clips, classes, shares, others, level, together = zip(*found, strict=True)
@@ -248,10 +250,10 @@ class Clip:
         """The instrument's notes, by onset."""
         return [note for note in self.score.notes if note.instrument == self.instrument]
 
-    def play(self, notes: Iterable[Note], playing: Playing | None = None) -> np.ndarray:
+    def play(self, notes: Iterable[Note], overrides: SynthOverrides | None = None) -> np.ndarray:
         """The sound of some notes, all of one instrument, as a stem."""
         score = Score(tuple(notes))
-        return self.synth.render(score, None if playing is None else dict.fromkeys(score.instruments, playing))
+        return self.synth.render(score, None if overrides is None else dict.fromkeys(score.instruments, overrides))
 
     def by(self, other: str | int) -> np.ndarray:
         """The same notes, played by another instrument, as a stem."""

@@ -14,16 +14,16 @@ from scipy.stats import spearmanr
 from torch import nn
 from tqdm.auto import tqdm
 
+from .._files import atomic_path
 from ..constants import HOP, N_FRAMES, N_MELS, SAMPLE_RATE
 from ..data.dataset import ClipDataset
 from ..data.spectrogram import masked
 from ..errors import InputError
-from ..memory import keep_freed_memory
 from ..music.instruments import INSTRUMENTS, instrument_index
 from .attribution import ClipTrace
-from .concepts import Field, check_channels, convolutions, receptive_field
+from .concepts import ReceptiveField, check_channels, convolutions, receptive_field
 
-_VERSION = 1  # of what a cache holds
+_VERSION = 2  # of what a cache holds
 
 
 class ChannelStats(NamedTuple):
@@ -35,20 +35,20 @@ class ChannelStats(NamedTuple):
     classes : int (rows,), instrument indices
     relevance : dict of float32 (rows, channels), a channel's share of the instrument's logit, signed
     peak : dict of float32 (rows, channels), its largest relevance at one place
-    place : dict of int32 (rows, channels), where that is: row times width plus column of the channel's map
+    neuron : dict of int32 (rows, channels), where that is: row times width plus column of the channel's map
     examined : int (n,), the clips
     activation : dict of float32 (n, channels), the channel's largest activation in a clip, 0 if it is never above 0
-    active_place : dict of int32 (n, channels), where that is
+    active_neuron : dict of int32 (n, channels), where that is
     """
 
     clips: np.ndarray
     classes: np.ndarray
     relevance: dict[str, np.ndarray]
     peak: dict[str, np.ndarray]
-    place: dict[str, np.ndarray]
+    neuron: dict[str, np.ndarray]
     examined: np.ndarray
     activation: dict[str, np.ndarray]
-    active_place: dict[str, np.ndarray]
+    active_neuron: dict[str, np.ndarray]
 
     def shares(self, layer: str, instrument: int | str | None = None) -> np.ndarray:
         """Size of each channel's relevance as a share of its layer's, (rows, channels); of one instrument or of all.
@@ -118,7 +118,6 @@ def channel_stats(
         file = Path(cache) / f"channels-{_key(model, ds, indices, composite)}.npz"
         if file.is_file():
             return _read(file)
-    keep_freed_memory()
     layers, (rows, classes) = convolutions(model), np.nonzero(ds.labels[indices])
     # Made beforehand: small pieces that stay, put between large ones that go, would keep gigabytes from being used again.
     kinds = {name: np.float32 for name in ("relevance", "peak", "activation")} | dict.fromkeys(
@@ -128,15 +127,15 @@ def channel_stats(
     for start in tqdm(range(0, len(rows), batch_size), "channels", unit_scale=batch_size, disable=not progress):
         part = np.arange(start, min(start + batch_size, len(rows)))
         trace = ClipTrace(model, ds.mels(indices[rows[part]]), composite)
-        relevance, after = trace.start(classes[part], range(len(part))), None
+        relevance, after = trace.init_relevance(classes[part], range(len(part))), None
         for layer in reversed(layers):
-            relevance, after = trace.back(relevance, after=after, until=layer), layer
+            relevance, after = trace.backward(relevance, start_layer=after, stop_layer=layer), layer
             found["relevance"][layer][part] = relevance.sum((2, 3)).cpu()
-            for one, value, place in (
+            for one, value, neuron in (
                 (relevance, "peak", "place"),
                 (trace.outputs[layer].clamp(min=0), "activation", "active_place"),
             ):
-                found[value][layer][part], found[place][layer][part] = (t.cpu() for t in one.flatten(2).max(2))
+                found[value][layer][part], found[neuron][layer][part] = (t.cpu() for t in one.flatten(2).max(2))
     examined, first = np.unique(rows, return_index=True)  # activations do not depend on the row's instrument
     for name in ("activation", "active_place"):
         found[name] = {layer: array[first] for layer, array in found[name].items()}
@@ -158,10 +157,8 @@ def _write(file: Path, stats: ChannelStats):
     flat = {}
     for name, value in stats._asdict().items():
         flat |= {f"{name} {layer}": array for layer, array in value.items()} if isinstance(value, dict) else {name: value}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part.npz")
-    np.savez(part, **flat)
-    os.replace(part, file)
+    with atomic_path(file) as part, open(part, "wb") as out:
+        np.savez(out, **flat)
 
 
 def _read(file: Path) -> ChannelStats:
@@ -177,16 +174,16 @@ def _read(file: Path) -> ChannelStats:
     return ChannelStats(**fields)
 
 
-class Reference(NamedTuple):
+class ReferenceSample(NamedTuple):
     """A clip, an instrument that plays in it (None for activations), and where the channel peaks."""
 
     clip: int
     instrument: int | None
-    field: Field
+    field: ReceptiveField
     value: float
 
 
-def references(
+def reference_samples(
     model: nn.Module,
     stats: ChannelStats,
     layer: str,
@@ -194,7 +191,7 @@ def references(
     by: str = "relevance",
     count: int = 4,
     instrument: int | str | None = None,
-) -> list[Reference]:
+) -> list[ReferenceSample]:
     """The clips in which a channel peaks highest, each clip once, and where: RelMax or ActMax of Achtibat et al. 2023.
 
     Parameters
@@ -214,12 +211,12 @@ def references(
     if by not in ("relevance", "activation"):
         raise InputError(f"references are by 'relevance' or by 'activation', not {by!r}")
     if by == "relevance":
-        value, place, clips = stats.peak[layer][:, channel], stats.place[layer][:, channel], stats.clips
+        value, neuron, clips = stats.peak[layer][:, channel], stats.neuron[layer][:, channel], stats.clips
         classes = stats.classes
         if instrument is not None:
             value = np.where(classes == instrument_index(instrument), value, 0)
     else:
-        value, place, clips = stats.activation[layer][:, channel], stats.active_place[layer][:, channel], stats.examined
+        value, neuron, clips = stats.activation[layer][:, channel], stats.active_neuron[layer][:, channel], stats.examined
         classes = [None] * len(clips)
     chosen = {}
     for row in np.argsort(-value, kind="stable"):
@@ -227,14 +224,14 @@ def references(
             break
         if clips[row] not in chosen:
             instrument_of = None if classes[row] is None else int(classes[row])
-            field = receptive_field(model, layer, int(place[row]))
-            chosen[clips[row]] = Reference(int(clips[row]), instrument_of, field, float(value[row]))
+            field = receptive_field(model, layer, int(neuron[row]))
+            chosen[clips[row]] = ReferenceSample(int(clips[row]), instrument_of, field, float(value[row]))
     if not chosen:
         raise InputError(f"channel {channel} of {layer} has no {by} above 0 in these clips: choose another")
     return list(chosen.values())
 
 
-def crop_sound(audio: np.ndarray, field: Field, margin: float = 0.15) -> np.ndarray:
+def crop_sound(audio: np.ndarray, field: ReceptiveField, margin: float = 0.15) -> np.ndarray:
     """The sound of the cells that a place of a channel's map sees, with some silence around it: float32 (samples,).
 
     All other cells are turned off, so only these bands and these moments are heard.
