@@ -100,7 +100,7 @@ def test_exercises_are_three_to_five_from_looking_to_a_thesis(path):
 def test_profiles_give_what_the_notebooks_ask_for(path):
     (parameters,) = [c for c in read(path) if "parameters" in c["metadata"].get("tags", [])]
     asked = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
-    given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "profiles").glob("*.yml")}
+    given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "notebooks" / "profiles").glob("*.yml")}
     assert set(given) == {"smoke", "quick", "full", "seeds"}
     for name, values in given.items():
         assert asked <= set(values), f"profile {name} lacks {asked - set(values)}"
@@ -140,7 +140,9 @@ def test_numbers_in_pages_come_from_files(path):
 
 
 def test_seeds_go_on_from_the_full_run():
-    full, seeds = (yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text()) for name in ("full", "seeds"))
+    full, seeds = (
+        yaml.safe_load((ROOT / "notebooks" / "profiles" / f"{name}.yml").read_text()) for name in ("full", "seeds")
+    )
     assert {name for name in full if full[name] != seeds[name]} == {"PROFILE", "SEEDS"}
     assert full["SEEDS"] == {"original": 1, "compact": 1} and seeds["SEEDS"] == {"original": 2, "compact": 3}
 
@@ -166,7 +168,7 @@ def test_results_in_pages_come_from_files(name):
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
     """What the pages are told in the default profile."""
-    sys.path.insert(0, str(ROOT / "book"))
+    sys.path.insert(0, str(ROOT / "book" / "scripts"))
     try:
         import build
     finally:

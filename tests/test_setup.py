@@ -25,18 +25,23 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def load(name, root=ROOT):
-    """A script of book/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, root / "book" / f"{name}.py")
+    """A script of book/scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, root / "book" / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(root / "book")  # as when it is run: a script may import its neighbour
+        patch.syspath_prepend(root / "book" / "scripts")  # as when it is run: a script may import its neighbour
         spec.loader.exec_module(module)
     return module
 
 
+def copy_scripts(root):
+    """Put a copy of book/scripts/ into a test's project."""
+    shutil.copytree(ROOT / "book" / "scripts", root / "book" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def run(code, cwd, **environment):
-    """Run Python code with the folder's book/ on the path."""
-    environment = {**os.environ, "PYTHONPATH": str(cwd / "book"), **environment}
+    """Run Python code with the folder's book/scripts/ on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(cwd / "book" / "scripts"), **environment}
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -47,8 +52,7 @@ def run(code, cwd, **environment):
 def project(tmp_path):
     """A project with a space in its path, of which only setting up is there."""
     root = tmp_path / "a project"
-    (root / "book").mkdir(parents=True)
-    shutil.copy(ROOT / "book" / "setup.py", root / "book")
+    copy_scripts(root)
     for name in ("requirements.lock", "pyproject.toml"):
         (root / name).write_text(f"# {name}\n")
     return root
@@ -210,10 +214,9 @@ def notebook(*sources):
 def book(tmp_path):
     """A book of two tiny chapters, and a home whose owner has set up Jupyter in ways that must not matter."""
     root = tmp_path / "a book"
-    for name in ("book/_static", "notebooks", "profiles", "instr_lib", "models", "home/.ipython/profile_default/startup"):
+    for name in ("book/_static", "notebooks/profiles", "instr_lib", "models", "home/.ipython/profile_default/startup"):
         (root / name).mkdir(parents=True)
-    for script in ("build.py", "light.py"):
-        shutil.copy(ROOT / "book" / script, root / "book")
+    copy_scripts(root)
     shutil.copy(ROOT / "_config.yml", root)
     (root / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/one\n- file: notebooks/two\n"
@@ -223,7 +226,7 @@ def book(tmp_path):
         "# Welcome\n\nBuilt in {{profile}}. $a^2$ {cite:p}`x`\n\n```{bibliography}\n```\n"
     )
     (root / "book" / "references.bib").write_text("@misc{x, title={X}, author={Y, Z}, year={2000}}\n")
-    (root / "profiles" / "tiny.yml").write_text("N: 3\nFOLDER: ../_build/tiny\n")
+    (root / "notebooks" / "profiles" / "tiny.yml").write_text("N: 3\nFOLDER: ../_build/tiny\n")
     one = notebook(
         "import sys\nfrom pathlib import Path\nimport matplotlib.pyplot as plt\nfrom ipywidgets import interact",
         "(Path(FOLDER) / 'n').write_text(str(N)); print(sys.prefix)",
@@ -245,7 +248,7 @@ def build(root, start=subprocess.run, **options):
     mine = {"HOME": str(home), "JUPYTER_PATH": str(home / ".local/share/jupyter"), "MPLBACKEND": "Agg"}
     # A test that was started in the background would hand on a Ctrl-C that is switched off.
     code = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); del sys.argv[0]\n"
-    arguments = [root / "book" / "build.py", "--profile", "tiny"]
+    arguments = [root / "book" / "scripts" / "build.py", "--profile", "tiny"]
     code += "sys.path[0] = sys.argv[0].removesuffix('build.py')\n"  # as when it is run as a file
     command = [sys.executable, "-c", code + "runpy.run_path(sys.argv[0], run_name='__main__')", *arguments]
     return start(command, env={**os.environ, **mine}, text=True, **options)
@@ -314,7 +317,7 @@ def test_pages_are_reused_until_something_changes(book):
     assert changed() == []
     nbformat.write(notebook("print(N)"), second)
     assert changed() == ["two"]
-    for name in ("instr_lib/new.py", "models/new.json", "profiles/tiny.yml", "requirements.lock"):
+    for name in ("instr_lib/new.py", "models/new.json", "notebooks/profiles/tiny.yml", "requirements.lock"):
         (book / name).write_text("# changed")
         assert changed() == ["one", "two"], name
     nbformat.write(notebook("print(N)"), book / "notebooks" / "one.ipynb")
@@ -413,7 +416,7 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     assert facts["profile"] == "tiny" and facts["models"] == facts["data"] == {} and facts["bench"] is None
     assert facts["results"] == {}
 
-    with open(book / "profiles" / "tiny.yml", "a") as profile:
+    with open(book / "notebooks" / "profiles" / "tiny.yml", "a") as profile:
         profile.write("MODELS: ../_build/tiny/models\nRESULTS: ../_build/tiny/results\n")
     kept = out / "tiny" / "results" / "grades.json"
     il.results.kept(kept, {"clips": 3}, {"a row": lambda: {"mass": 0.5}}, progress=False)
@@ -478,7 +481,7 @@ def test_pages_are_light_and_complete(tmp_path, html, problem):
 
 def test_a_light_site_keeps_what_its_pages_use(tmp_path):
     """Rules for classes that no page and no script names go; all others, and what a media query holds, stay."""
-    light, static = load("light"), tmp_path / "_static"
+    light, static = load("optimise_site"), tmp_path / "_static"
     static.mkdir()
     (static / "a.css").write_text(
         ":root{--x:1} .here, .gone {a:b} .gone:hover{a:b} #there>p{a:b} .made{a:b} p:not(.gone){a:b} .md\\:here{a:b}"

@@ -32,15 +32,15 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import jinja2
-import light
 import nbformat
+import optimise_site
 import yaml
 from PIL import Image
 
 import instr_lib as il
 from instr_lib import synth
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
 NEED_GB = 1
 PAGE_MB = 2  # with its pictures and sounds: what a phone has to fetch
@@ -67,8 +67,12 @@ def digest_tree(folder: Path) -> str:
 
 def keys(profile: str, sound: str) -> dict[Path, str]:
     """The notebooks that _toc.yml names, each with a hash of all that its page depends on, earlier pages included."""
-    common = [sound, platform.python_version(), *(digest_tree(ROOT / name) for name in ("instr_lib", "models", "results"))]
-    key, found = digest(*common, LOCK, ROOT / "profiles" / f"{profile}.yml"), {}
+    common = [
+        sound,
+        platform.python_version(),
+        *(digest_tree(ROOT / name) for name in ("instr_lib", "models", "book/results")),
+    ]
+    key, found = digest(*common, LOCK, ROOT / "notebooks" / "profiles" / f"{profile}.yml"), {}
     for name in re.findall(r"^[\s-]*file:\s*(notebooks/\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE):
         page = Path(f"{name}.ipynb")
         if not (ROOT / page).is_file():
@@ -105,7 +109,7 @@ def isolate(cache: Path):
 
 def parameters(profile: str, out: Path) -> dict:
     """The notebooks' parameters. Profiles write ../_build, as seen from notebooks/, for the folder that --out may move."""
-    text = (ROOT / "profiles" / f"{profile}.yml").read_text()
+    text = (ROOT / "notebooks" / "profiles" / f"{profile}.yml").read_text()
     return yaml.safe_load(text.replace("../_build", os.path.relpath(out, ROOT / "notebooks")))
 
 
@@ -325,7 +329,9 @@ def assemble(notebooks: list[Path], profile: str, out: Path) -> Path:
     """Put together, always anew, the folder that jupyter-book reads."""
     source = out / profile / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", ".*"))
+    shutil.copytree(
+        ROOT / "book", source / "book", ignore=shutil.ignore_patterns("scripts", "results", "__pycache__", ".*")
+    )
     for picture in (source / "book" / "_static").glob("*.png"):
         picture.write_bytes(lighten(picture.read_bytes()))
     linked = source / "_static"  # styles and scripts in this folder are, on every page
@@ -359,7 +365,7 @@ def build_html(source: Path, html: Path):
     built = staging / "_build" / "html"
     ignore = shutil.ignore_patterns("SVG", "localization")  # a second way to draw, and the menu in other languages
     shutil.copytree(str(resources.files("jupyter_server_mathjax") / "static"), built / "mathjax", ignore=ignore)
-    light.lighten(built)
+    optimise_site.lighten(built)
     for page in (built / "notebooks").glob("*.html"):
         hand_out(page)
     files = [*sorted(built.rglob("*.html")), *built.rglob("*.css")]
@@ -412,7 +418,7 @@ def check_page(page: Path) -> list[str]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    profiles = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
+    profiles = sorted(file.stem for file in (ROOT / "notebooks" / "profiles").glob("*.yml"))
     parser.add_argument("--profile", default="quick", choices=profiles)
     parser.add_argument("--out", type=Path, default=ROOT / "_build", help="where everything goes (default: _build)")
     arguments = parser.parse_args()
