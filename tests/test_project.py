@@ -257,11 +257,11 @@ def page(tmp_path):
         config = (ROOT / "_config.yml").read_text()
         assert config.count(f'url: "{address()}"') == 1
         (root / "_config.yml").write_text(config.replace(f'url: "{address()}"', f'url: "{url}"'))
-        module, out = load("build", root), root / "_build"
+        module, out = load("assemble", root), root / "_build"
         (out / "tiny" / "executed").mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, out / "tiny" / "executed" / "one.ipynb")
-        module.facts = lambda profile, out: {}
-        module.build_html(module.assemble([Path("notebooks/one.ipynb")], "tiny", out), out / "html")
+        module.template_context = lambda profile, out: {}
+        load("build_html", root).build_html(module.assemble([Path("notebooks/one.ipynb")], "tiny", out), out / "html")
         return out / "html"
 
     return build

@@ -1,6 +1,6 @@
 """Colab: the first cell of each notebook, and what it does there.
 
-`python book/scripts/colab.py` writes that cell into all notebooks, with the repository's address out of _config.yml. On Colab
+`python book/scripts/colab.py` writes that cell into all notebooks, with the repository's address from _config.yml. On Colab
 the cell fetches the repository and calls `set_up`. It uses the standard library only, for Colab has nothing of ours yet.
 """
 
