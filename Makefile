@@ -23,30 +23,30 @@ export PYTHONUTF8 = 1
 .PHONY: book pdf test lab bench soundfonts clean setup
 
 book: setup
-	@$(if $(filter full seeds,$(PROFILE)),$(PYTHON) book/setup.py soundfonts)
-	@$(VENV_PYTHON) book/build.py --profile $(PROFILE)
+	@$(if $(filter full seeds,$(PROFILE)),$(PYTHON) book/scripts/setup.py soundfonts)
+	@$(VENV_PYTHON) book/scripts/build.py --profile $(PROFILE)
 
 pdf: book
-	@$(PYTHON) book/setup.py browser
-	@$(VENV_PYTHON) book/pdf.py
+	@$(PYTHON) book/scripts/setup.py browser
+	@$(VENV_PYTHON) book/scripts/pdf.py
 
 test: setup
-	@$(PYTHON) book/setup.py browser
-	@$(PYTHON) book/setup.py soundfonts
+	@$(PYTHON) book/scripts/setup.py browser
+	@$(PYTHON) book/scripts/setup.py soundfonts
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks
 
 soundfonts: setup
-	@$(PYTHON) book/setup.py soundfonts
+	@$(PYTHON) book/scripts/setup.py soundfonts
 
 bench: setup
 	@$(VENV_PYTHON) benchmarks/run.py $(BENCH_ARGS)
 
 setup:
 	@$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 was not found: install it (Debian, Ubuntu: \
-	'apt-get install python3 python3-venv') or name it: make PYTHON=/path/to/python3)) book/setup.py
+	'apt-get install python3 python3-venv') or name it: make PYTHON=/path/to/python3)) book/scripts/setup.py
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache

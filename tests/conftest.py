@@ -120,7 +120,7 @@ def build():
 
     def run(out: Path) -> tuple[subprocess.CompletedProcess, float]:
         start = time.monotonic()
-        command = [sys.executable, root / "book" / "build.py", "--profile", "smoke", "--out", out]
+        command = [sys.executable, root / "book" / "scripts" / "build.py", "--profile", "smoke", "--out", out]
         return subprocess.run(command, capture_output=True, text=True, cwd=root), time.monotonic() - start
 
     return run

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from pybtex.database import parse_file
+from test_setup import load
 
 import instr_lib as il
 
@@ -99,11 +100,11 @@ def test_exercises_are_three_to_five_from_looking_to_a_thesis(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_profiles_give_what_the_notebooks_ask_for(path):
     (parameters,) = [c for c in read(path) if "parameters" in c["metadata"].get("tags", [])]
-    targets = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
-    given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "profiles").glob("*.yml")}
+    needed = set(re.findall(r"^(\w+) =", source(parameters), flags=re.M))
+    given = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / "notebooks" / "profiles").glob("*.yml")}
     assert set(given) == {"smoke", "quick", "full", "seeds"}
     for name, values in given.items():
-        assert targets <= set(values), f"profile {name} lacks {targets - set(values)}"
+        assert needed <= set(values), f"profile {name} lacks {needed - set(values)}"
         assert values["PROFILE"] == name
     # Opened by hand, a notebook runs in the default profile.
     defaults = {}
@@ -140,7 +141,9 @@ def test_numbers_in_pages_come_from_files(path):
 
 
 def test_seeds_go_on_from_the_full_run():
-    full, seeds = (yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text()) for name in ("full", "seeds"))
+    full, seeds = (
+        yaml.safe_load((ROOT / "notebooks" / "profiles" / f"{name}.yml").read_text()) for name in ("full", "seeds")
+    )
     assert {name for name in full if full[name] != seeds[name]} == {"PROFILE", "SEEDS"}
     assert full["SEEDS"] == {"original": 1, "compact": 1} and seeds["SEEDS"] == {"original": 2, "compact": 3}
 
@@ -164,27 +167,21 @@ def test_results_in_pages_come_from_files(name):
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory):
-    """What the pages are told in the default profile."""
-    sys.path.insert(0, str(ROOT / "book"))
-    try:
-        import build
-    finally:
-        sys.path.pop(0)
-    return build, build.facts("quick", tmp_path_factory.mktemp("facts"))
+def context(tmp_path_factory):
+    """What pages in Markdown can name in the default profile."""
+    return load("template_context").template_context("quick", tmp_path_factory.mktemp("context"))
 
 
-def filled(facts, name, folder, **changed):
-    module, told = facts
+def filled(context, name, folder, **changed):
     page = folder / f"{name}.md"
     page.write_text((ROOT / "book" / page.name).read_text())
-    module.fill_in(folder, told | changed)
+    load("fill_pages").fill_pages(folder, context | changed)
     return page.read_text()
 
 
-def test_welcome_says_what_the_files_say(facts, tmp_path):
-    text, told = filled(facts, "index", tmp_path), facts[1]
-    found = {name: content["rows"] for name, content in told["results"].items()}
+def test_welcome_says_what_the_files_say(context, tmp_path):
+    text = filled(context, "index", tmp_path)
+    found = {name: content["rows"] for name, content in context["results"].items()}
     mass = found["grades"]["compact, CRP, contrastive"]["scores"]["mass"][0]
     lost = found["interventions"]["harmonics"]["compact"]["harmonics of another"]["lost"][0]
     assert f"{100 * mass:.0f}\N{NO-BREAK SPACE}%" in text and f"{100 * lost:.0f}\N{NO-BREAK SPACE}%" in text
@@ -196,21 +193,21 @@ def test_welcome_says_what_the_files_say(facts, tmp_path):
         assert f"{100 * right:.0f}\N{NO-BREAK SPACE}%" in text
 
 
-def test_verdicts_follow_the_results(facts, tmp_path):
-    text, told = filled(facts, "from_the_report", tmp_path), facts[1]
+def test_verdicts_follow_the_results(context, tmp_path):
+    text = filled(context, "from_the_report", tmp_path)
     claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
     assert "**Reproduced.**" in claim
-    results = json.loads(json.dumps(told["results"]))
+    results = json.loads(json.dumps(context["results"]))
     results["interventions"]["rows"]["harmonics"]["original"]["harmonics of another"]["beyond control"] = [-0.2, -0.3, -0.1]
-    text = filled(facts, "from_the_report", tmp_path, results=results)
+    text = filled(context, "from_the_report", tmp_path, results=results)
     claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
     assert "**Not reproduced.**" in claim and "-0.20 (-0.30 to -0.10)" in claim
 
 
 @pytest.mark.parametrize("name", ["index", "from_the_report"])
-def test_pages_need_no_results(facts, tmp_path, name):
-    few = {kind: facts[1]["models"][kind] for kind in ("original", "compact")}
-    text = filled(facts, name, tmp_path, results={}, models=few, truthful=None)
+def test_pages_need_no_results(context, tmp_path, name):
+    few = {kind: context["models"][kind] for kind in ("original", "compact")}
+    text = filled(context, name, tmp_path, results={}, models=few, truthful=None)
     assert "in this profile yet" in text
 
 

@@ -264,7 +264,9 @@ def test_nothing_is_cut_off_on_paper(tab, name):
 def test_the_book_as_a_pdf(browser, book):
     from pypdf import PdfReader
 
-    subprocess.run([sys.executable, ROOT / "book" / "pdf.py", "--out", book], check=True, capture_output=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, ROOT / "book" / "scripts" / "pdf.py", "--out", book], check=True, capture_output=True, cwd=ROOT
+    )
     pdf = PdfReader(book / "book.pdf")
     width, height = pdf.pages[0].mediabox[2:]
     assert (float(width), float(height)) == pytest.approx((595, 842), abs=2)  # A4, in points

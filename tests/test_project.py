@@ -15,7 +15,7 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from test_setup import load
+from test_setup import copy_scripts, load
 
 import instr_lib as il
 from instr_lib.music import soundfonts
@@ -80,7 +80,7 @@ def test_workflow_tests_then_publishes_the_default_branch_only():
     assert {"push", "pull_request", "workflow_dispatch"} <= set(triggers)
     profiles = triggers["workflow_dispatch"]["inputs"]["profile"]
     assert profiles["default"] == "quick" and {f"{name}.yml" for name in profiles["options"]} <= {
-        path.name for path in (ROOT / "profiles").iterdir()
+        path.name for path in (ROOT / "notebooks" / "profiles").iterdir()
     }
     steps = {name: [step.get("run", step.get("uses")) for step in job["steps"]] for name, job in jobs.items()}
     assert any(step.startswith("make test") for step in steps["test"])
@@ -130,13 +130,12 @@ def address():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_first_cell_of_each_notebook_sets_up_colab(path):
     first = next(cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
-    assert first == load("colab").cell(address()), "write it anew with: python book/colab.py"
+    assert first == load("colab").cell(address()), "write it anew with: python book/scripts/colab.py"
     assert len(first["source"]) <= 8
 
 
 def test_cell_is_written_once_and_changes_nothing_else(tmp_path):
-    (tmp_path / "book").mkdir()
-    shutil.copy(ROOT / "book" / "colab.py", tmp_path / "book")
+    copy_scripts(tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     module, path = load("colab", tmp_path), tmp_path / "notebooks" / NOTEBOOKS[0].name
     for url in ("", "https://github.com/someone/book", ""):
@@ -227,14 +226,14 @@ def test_binder_installs_what_make_installs():
     setup = load("setup")
     setup.ctypes.util.find_library, setup.find_soundfont = (lambda name: None), (lambda: None)
     try:
-        assert (ROOT / "binder" / "apt.txt").read_text().split() == setup.missing_packages(new=False)
+        assert (ROOT / ".binder" / "apt.txt").read_text().split() == setup.missing_packages(new=False)
     finally:
         import ctypes.util
         from importlib import reload
 
         reload(ctypes.util)
-    assert (ROOT / "binder" / "runtime.txt").read_text() == "python-3.11\n"
-    script = ROOT / "binder" / "postBuild"
+    assert (ROOT / ".binder" / "runtime.txt").read_text() == "python-3.11\n"
+    script = ROOT / ".binder" / "postBuild"
     assert os.access(script, os.X_OK) and "-r requirements.lock" in script.read_text() and "-e ." in script.read_text()
 
 
@@ -244,7 +243,7 @@ def page(tmp_path):
     root = tmp_path / "book"
     for name in ("book/_static", "notebooks", "instr_lib"):
         (root / name).mkdir(parents=True)
-    shutil.copy(ROOT / "book" / "build.py", root / "book")
+    copy_scripts(root)
     (root / "book" / "index.md").write_text("# Welcome\n\n{cite:p}`x`\n\n```{bibliography}\n```\n")
     (root / "book" / "references.bib").write_text("@misc{x, title={X}, author={Y, Z}, year={2000}}\n")
     (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/one\n")
@@ -259,11 +258,11 @@ def page(tmp_path):
         config = (ROOT / "_config.yml").read_text()
         assert config.count(f'url: "{address()}"') == 1
         (root / "_config.yml").write_text(config.replace(f'url: "{address()}"', f'url: "{url}"'))
-        module, out = load("build", root), root / "_build"
+        module, out = load("assemble", root), root / "_build"
         (out / "tiny" / "executed").mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, out / "tiny" / "executed" / "one.ipynb")
-        module.facts = lambda profile, out: {}
-        module.build_html(module.assemble([Path("notebooks/one.ipynb")], "tiny", out), out / "html")
+        module.template_context = lambda profile, out: {}
+        load("build_html", root).build_html(module.assemble([Path("notebooks/one.ipynb")], "tiny", out), out / "html")
         return out / "html"
 
     return build

@@ -185,7 +185,7 @@ def test_robust_never_learned_from_what_it_is_tested_on():
 
 def test_published_results_belong_to_the_published_networks():
     for file in ("beyond", "lent", "true"):
-        networks = results.read(MODELS.parent / "results" / f"{file}.json")["settings"]["networks"]
+        networks = results.read(MODELS.parent / "book" / "results" / f"{file}.json")["settings"]["networks"]
         assert networks == {name: published()[name]["sha256"] for name in ("original", "compact", "robust")}
 
 
@@ -208,7 +208,7 @@ def find_or_skip(name):
 
 @pytest.mark.parametrize("name", ["compact", "robust"])
 def test_score_on_the_other_soundfont_is_found_again(other_font, name):
-    row = results.read(MODELS.parent / "results" / "beyond.json")["rows"][f"{name}, TimGM6mb"]
+    row = results.read(MODELS.parent / "book" / "results" / "beyond.json")["rows"][f"{name}, TimGM6mb"]
     predicted = il.predict(il.load_model(MODELS / f"{name}.safetensors"), other_font.mels()) > 0.5
     macro, _ = il.bootstrap_f1(other_font.labels, predicted)
     assert macro.value == pytest.approx(row["macro"][0], abs=0.005)  # the same clips, to rounding
@@ -216,7 +216,7 @@ def test_score_on_the_other_soundfont_is_found_again(other_font, name):
 
 @pytest.mark.parametrize("name", ["compact", "robust"])
 def test_answers_to_real_notes_are_found_again(name):
-    row = results.read(MODELS.parent / "results" / "beyond.json")["rows"][f"{name}, real notes"]
+    row = results.read(MODELS.parent / "book" / "results" / "beyond.json")["rows"][f"{name}, real notes"]
     mels = np.stack([note.mel for note in il.recorded_notes()])
     answers = il.predict(il.load_model(MODELS / f"{name}.safetensors"), mels).argmax(1)
     assert (answers == row["answers"]).mean() > 0.97  # a decoder may round otherwise

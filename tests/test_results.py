@@ -69,7 +69,7 @@ def test_rows_that_json_cannot_hold_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["grades", "interventions"])
 def test_published_results_are_of_the_published_networks(name):
-    found = results.read(ROOT / "results" / f"{name}.json")
+    found = results.read(ROOT / "book" / "results" / f"{name}.json")
     for network, sha in found["settings"]["networks"].items():
         file = {"truthful": "truthful/compact"}.get(network, network)
         assert il.model_info(ROOT / "models" / f"{file}.safetensors")["sha256"] == sha
@@ -77,7 +77,7 @@ def test_published_results_are_of_the_published_networks(name):
 
 
 def test_published_grades_are_of_enough_pairs_and_reach_what_is_claimed():
-    rows = results.read(ROOT / "results" / "grades.json")["rows"]
+    rows = results.read(ROOT / "book" / "results" / "grades.json")["rows"]
     assert len(rows["pairs"]["clip"]) >= 500
     for network in ("compact", "original", "truthful"):
         ideal, crp = (rows[f"{network}, {m}"]["scores"]["mass"][0] for m in ("ideal mask", "CRP, epsilon plus"))
@@ -87,8 +87,8 @@ def test_published_grades_are_of_enough_pairs_and_reach_what_is_claimed():
 
 
 def test_published_interventions_are_of_enough_clips():
-    assert results.read(ROOT / "results" / "interventions.json")["settings"]["clips"] >= 200
-    assert json.loads((ROOT / "results" / "interventions.json").read_text())["rows"].keys() >= {
+    assert results.read(ROOT / "book" / "results" / "interventions.json")["settings"]["clips"] >= 200
+    assert json.loads((ROOT / "book" / "results" / "interventions.json").read_text())["rows"].keys() >= {
         "bass",
         "harmonics",
         "place",

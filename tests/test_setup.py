@@ -1,6 +1,6 @@
 """Setting up and building: what is wrong is said at once in one line, and nothing half-done passes for finished."""
 
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -26,18 +26,28 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def load(name, root=ROOT):
-    """A script of book/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, root / "book" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    """A script of book/scripts/ as a module."""
+    scripts = root / "book" / "scripts"
+    siblings = {path.stem for path in scripts.glob("*.py")}
+    others = {each: sys.modules.pop(each) for each in siblings & sys.modules.keys()}  # of another root
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(root / "book")  # as when it is run: a script may import its neighbour
-        spec.loader.exec_module(module)
-    return module
+        patch.syspath_prepend(scripts)  # as when it is run: a script imports its siblings
+        try:
+            return importlib.import_module(name)
+        finally:
+            for each in siblings & sys.modules.keys():
+                del sys.modules[each]
+            sys.modules.update(others)
+
+
+def copy_scripts(root):
+    """Put a copy of book/scripts/ into a test's project."""
+    shutil.copytree(ROOT / "book" / "scripts", root / "book" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def run(code, cwd, **environment):
-    """Run Python code with the folder's book/ on the path."""
-    environment = {**os.environ, "PYTHONPATH": str(cwd / "book"), **environment}
+    """Run Python code with the folder's book/scripts/ on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(cwd / "book" / "scripts"), **environment}
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -48,8 +58,7 @@ def run(code, cwd, **environment):
 def project(tmp_path):
     """A project with a space in its path, of which only setting up is there."""
     root = tmp_path / "a project"
-    (root / "book").mkdir(parents=True)
-    shutil.copy(ROOT / "book" / "setup.py", root / "book")
+    copy_scripts(root)
     for name in ("requirements.lock", "pyproject.toml"):
         (root / name).write_text(f"# {name}\n")
     return root
@@ -199,7 +208,7 @@ def test_lock_is_exact_and_holds_what_the_project_asks_for():
             assert targets.specifier.contains(locked[targets.name.lower()]), line
 
 
-# --- build.py ---------------------------------------------------------------------------------------------------------
+# --- build.py, and what it imports ------------------------------------------------------------------------------------
 
 
 def notebook(*sources):
@@ -211,10 +220,9 @@ def notebook(*sources):
 def book(tmp_path):
     """A book of two tiny chapters, and a home whose owner has set up Jupyter in ways that must not matter."""
     root = tmp_path / "a book"
-    for name in ("book/_static", "notebooks", "profiles", "instr_lib", "models", "home/.ipython/profile_default/startup"):
+    for name in ("book/_static", "notebooks/profiles", "instr_lib", "models", "home/.ipython/profile_default/startup"):
         (root / name).mkdir(parents=True)
-    for script in ("build.py", "light.py"):
-        shutil.copy(ROOT / "book" / script, root / "book")
+    copy_scripts(root)
     shutil.copy(ROOT / "_config.yml", root)
     (root / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/one\n- file: notebooks/two\n"
@@ -224,7 +232,8 @@ def book(tmp_path):
         "# Welcome\n\nBuilt in {{profile}}. $a^2$ {cite:p}`x`\n\n```{bibliography}\n```\n"
     )
     (root / "book" / "references.bib").write_text("@misc{x, title={X}, author={Y, Z}, year={2000}}\n")
-    (root / "profiles" / "tiny.yml").write_text("N: 3\nFOLDER: ../_build/tiny\n")
+    (root / "notebooks" / "dependencies.yml").write_text("always: {two: [one]}\n")
+    (root / "notebooks" / "profiles" / "tiny.yml").write_text("N: 3\nFOLDER: ../_build/tiny\n")
     one = notebook(
         "import sys\nfrom pathlib import Path\nimport matplotlib.pyplot as plt\nfrom ipywidgets import interact",
         "(Path(FOLDER) / 'n').write_text(str(N)); print(sys.prefix)",
@@ -240,13 +249,13 @@ def book(tmp_path):
     return root
 
 
-def build(root, start=subprocess.run, **options):
+def build(root, start=subprocess.run, jobs=2, **options):
     """Run build.py in profile tiny, as someone with that home."""
     home = root / "home"
     mine = {"HOME": str(home), "JUPYTER_PATH": str(home / ".local/share/jupyter"), "MPLBACKEND": "Agg"}
     # A test that was started in the background would hand on a Ctrl-C that is switched off.
     code = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); del sys.argv[0]\n"
-    arguments = [root / "book" / "build.py", "--profile", "tiny"]
+    arguments = [root / "book" / "scripts" / "build.py", "--profile", "tiny", "--jobs", str(jobs)]
     code += "sys.path[0] = sys.argv[0].removesuffix('build.py')\n"  # as when it is run as a file
     command = [sys.executable, "-c", code + "runpy.run_path(sys.argv[0], run_name='__main__')", *arguments]
     return start(command, env={**os.environ, **mine}, text=True, **options)
@@ -296,13 +305,74 @@ def test_interrupted_build_stops_its_kernel_and_goes_on_later(book, need_soundfo
     assert [file.name for file in folder.iterdir()] == ["one.part.ipynb"]
 
 
+WAIT = """import time
+from pathlib import Path
+Path('{0}').touch()
+while not Path('{1}').exists():
+    open('beat', 'a').write('.'); time.sleep(0.1)"""
+
+
+def test_independent_notebooks_run_at_the_same_time(book, need_soundfont):
+    """Each waits for a file that the other one writes."""
+    (book / "notebooks" / "dependencies.yml").write_text("")
+    for name, mine, other in (("one", "a", "b"), ("two", "b", "a")):
+        nbformat.write(notebook(WAIT.format(mine, other)), book / "notebooks" / f"{name}.ipynb")
+    done = build(book, capture_output=True, timeout=120)
+    assert sorted(executed(done)) == ["one", "two"]
+    assert len(re.findall(r"^book: executed notebooks/(?:one|two).ipynb in \d+ s$", done.stdout, re.MULTILINE)) == 2
+
+
+def test_failing_notebook_stops_the_others(book, need_soundfont):
+    (book / "notebooks" / "dependencies.yml").write_text("")
+    nbformat.write(notebook(WAIT.format("a", "never")), book / "notebooks" / "one.ipynb")
+    nbformat.write(notebook(WAIT.format("b", "a"), "raise ValueError('no such thing')"), book / "notebooks" / "two.ipynb")
+    done, beat = build(book, capture_output=True, timeout=120), book / "notebooks" / "beat"
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[0].startswith(
+        "book: notebooks/two.ipynb, cell 4 of 4 failed: ValueError: no such thing"
+    )
+    size = beat.stat().st_size
+    time.sleep(1)
+    assert beat.stat().st_size == size
+
+
+def test_undeclared_dependency_fails_the_build(book, need_soundfont):
+    (book / "notebooks" / "dependencies.yml").write_text("always: {}")
+    done = build(book, capture_output=True, jobs=1)  # so that chapter two does find its file
+    assert done.returncode == 1
+    assert done.stderr == "book: two reads n, which one writes: declare it in notebooks/dependencies.yml\n"
+    (book / "notebooks" / "dependencies.yml").write_text("always: {one: [two]}")
+    done = build(book, capture_output=True)
+    assert done.returncode == 1 and "one needs two, which _toc.yml does not name before it" in done.stderr
+
+
+def test_longest_way_to_the_end_starts_first():
+    module = load("execute_all")
+    needs = {"a": [], "b": ["a"], "c": [], "d": []}
+    before = {Path("d.ipynb"): {"seconds": 8.0}, Path("a.ipynb"): {"seconds": 1.0}, Path("b.ipynb"): {"seconds": 9.0}}
+    found = module.urgency(needs, before)
+    assert sorted(needs, key=lambda name: -found[name]) == ["a", "b", "d", "c"]
+
+
+def test_shared_files_ask_for_an_order():
+    undeclared = load("dependencies").undeclared
+    needs = {"a": [], "b": ["a"], "c": ["b"], "d": []}
+    access = {name: {"read": [], "wrote": []} for name in needs}
+    access["a"]["wrote"] = ["models/x.json"]
+    access["c"]["read"] = ["models/x.json"]
+    access["d"]["read"] = ["data/y"]
+    assert undeclared(access, needs) == []
+    access["d"]["read"] = ["models"]  # it lists the folder
+    assert undeclared(access, needs) == ["d reads models, which a writes"]
+
+
 def test_pages_are_reused_until_something_changes(book):
-    module = load("build", book)
+    module = load("page_keys", book)
 
     last = {}
 
     def changed():
-        now = module.keys("tiny", "sound")
+        now = module.page_keys("tiny", "sound")
         names = [page.stem for page in now if now[page] != last.get(page)]
         last.update(now)
         return names
@@ -315,15 +385,19 @@ def test_pages_are_reused_until_something_changes(book):
     assert changed() == []
     nbformat.write(notebook("print(N)"), second)
     assert changed() == ["two"]
-    for name in ("instr_lib/new.py", "models/new.json", "profiles/tiny.yml", "requirements.lock"):
-        (book / name).write_text("# changed")
+    for name in ("instr_lib/new.py", "models/new.json", "notebooks/profiles/tiny.yml", "requirements.lock"):
+        (book / name).write_text("{}")
         assert changed() == ["one", "two"], name
     nbformat.write(notebook("print(N)"), book / "notebooks" / "one.ipynb")
     assert changed() == ["one", "two"]
+    (book / "notebooks" / "dependencies.yml").unlink()
+    assert changed() == ["two"]
+    nbformat.write(notebook("print(N + 1)"), book / "notebooks" / "one.ipynb")
+    assert changed() == ["one"]  # no other page depends on it now
 
 
-def test_failing_cell_fails_the_build_by_name(book, capsys):
-    module, page = load("build", book), Path("notebooks") / "two.ipynb"
+def test_failing_cell_fails_the_build_by_name(book):
+    module, page = load("execute", book), Path("notebooks") / "two.ipynb"
     out = book / "_build"
 
     def execute(*sources):
@@ -336,41 +410,41 @@ def test_failing_cell_fails_the_build_by_name(book, capsys):
         execute("import sys; print('beware', file=sys.stderr)")
     with pytest.raises(SystemExit, match=r"two.ipynb was not executed: Kernel died"):
         execute("import os; os._exit(1)")
-    assert execute("print(N)")[1] is False  # none of the partial copies was taken for a finished one
-    assert execute("print(N)")[1] is True
-    assert capsys.readouterr().out.count("executing notebooks/two.ipynb") == 4
+    assert module.made(page, "tiny", out) == {}  # none of the partial copies passes for a finished one
+    assert execute("print(N)") > 0
+    assert module.made(page, "tiny", out)["key"] == "key"
 
 
 @pytest.fixture
-def fill_in(tmp_path):
-    """A function: one page, filled in with facts."""
+def fill_page(tmp_path):
+    """A function: one page, filled with values."""
 
-    def fill(text, **facts):
+    def fill(text, **context):
         page = tmp_path / "book" / "page.md"
         page.parent.mkdir(exist_ok=True)
         page.write_text(text)
-        load("build").fill_in(tmp_path, facts)
+        load("fill_pages").fill_pages(tmp_path, context)
         return page.read_text()
 
     return fill
 
 
-def test_pages_are_filled_in(fill_in):
+def test_pages_are_filled_in(fill_page):
     score = {"value": 0.95749, "low": 0.9, "high": 1.0}
     none = dict.fromkeys(score)
-    assert fill_in("Built in **{{profile}}**, {{ profile }}.\n", profile="tiny") == "Built in **tiny**, tiny.\n"
-    assert fill_in("{{ a | interval }} {{ b | interval }}\n", a=score, b=none) == "0.957 (0.900–1.000) –\n"
-    assert fill_in("{{ [-0.001, -1, 0.5] | interval(2, ' to ') }}") == "0.00 (-1.00 to 0.50)"
+    assert fill_page("Built in **{{profile}}**, {{ profile }}.\n", profile="tiny") == "Built in **tiny**, tiny.\n"
+    assert fill_page("{{ a | interval }} {{ b | interval }}\n", a=score, b=none) == "0.957 (0.900–1.000) –\n"
+    assert fill_page("{{ [-0.001, -1, 0.5] | interval(2, ' to ') }}") == "0.00 (-1.00 to 0.50)"
     few = {"far": ["-inf", "-inf", 6], "lost": [None, None, None]}  # as results.kept writes them
-    assert fill_in("{{ far | interval(0) }} {{ lost | interval }}", **few) == "-inf (-inf–6) –"
+    assert fill_page("{{ far | interval(0) }} {{ lost | interval }}", **few) == "-inf (-inf–6) –"
     judged = "{{ [a, b] | verdict }}, {{ [a] | verdict(0.3) }}, {{ [b | against] | verdict(-0.1) }}"
-    assert fill_in(judged, a=[0.4, 0.2, 0.6], b=[0, -0.05, 0.05]) == "reproduced in part, not reproduced, reproduced"
-    assert fill_in("{{ x | mean }} {{ '%.2f' | format(x | deviation) }}", x=[1, 2]) == "1.5 0.71"
+    assert fill_page(judged, a=[0.4, 0.2, 0.6], b=[0, -0.05, 0.05]) == "reproduced in part, not reproduced, reproduced"
+    assert fill_page("{{ x | mean }} {{ '%.2f' | format(x | deviation) }}", x=[1, 2]) == "1.5 0.71"
     rows = "| a |\n|---|\n{%- for x in xs %}\n| {{ x }} |\n{%- endfor %}\n\nEnd<!-- of all -->.\n"
-    assert fill_in(rows, xs=[1, 2]) == "| a |\n|---|\n| 1 |\n| 2 |\n\nEnd.\n"
+    assert fill_page(rows, xs=[1, 2]) == "| a |\n|---|\n| 1 |\n| 2 |\n\nEnd.\n"
 
 
-def test_what_is_not_ours_in_a_page_stays(fill_in):
+def test_what_is_not_ours_in_a_page_stays(fill_page):
     """Formulas, roles, directives, attributes and code with braces; and no final newline is lost."""
     text = """# A {cite:p}`b` {#anchor}
 
@@ -384,7 +458,7 @@ $\\frac{a_{1}}{b^{2}}$ and `{"a": {1, 2}}` {ref}`x`
 f"{x:.3f} {y}"; {"a": {"b": 1} }
 ```
 """
-    assert fill_in(text) == text
+    assert fill_page(text) == text
 
 
 @pytest.mark.parametrize(
@@ -400,21 +474,21 @@ f"{x:.3f} {y}"; {"a": {"b": 1} }
         ("{% if models %}", "endif"),
     ],
 )
-def test_page_that_names_what_is_not_there_fails_the_build(fill_in, line, says):
+def test_page_that_names_what_is_not_there_fails_the_build(fill_page, line, says):
     with pytest.raises(SystemExit, match=r"^book: book/page\.md, line 3: .*") as stopped:
-        fill_in(f"# Card\n\n{line}\n", models={"original": {"f1": None}}, none=None)
+        fill_page(f"# Card\n\n{line}\n", models={"original": {"f1": None}}, none=None)
     assert says in str(stopped.value)
 
 
 def test_networks_are_described_to_the_pages(book, need_soundfont):
     """By the JSON in the profile's folder; damaged JSON stops the build by its name; clips are counted as they are."""
-    module, out = load("build", book), book / "_build"
+    module, out = load("template_context", book), book / "_build"
     out.mkdir()
-    facts = module.facts("tiny", out)
-    assert facts["profile"] == "tiny" and facts["models"] == facts["data"] == {} and facts["bench"] is None
-    assert facts["results"] == {}
+    context = module.template_context("tiny", out)
+    assert context["profile"] == "tiny" and context["models"] == context["data"] == {} and context["bench"] is None
+    assert context["results"] == {}
 
-    with open(book / "profiles" / "tiny.yml", "a") as profile:
+    with open(book / "notebooks" / "profiles" / "tiny.yml", "a") as profile:
         profile.write("MODELS: ../_build/tiny/models\nRESULTS: ../_build/tiny/results\n")
     kept = out / "tiny" / "results" / "grades.json"
     il.results.kept(kept, {"clips": 3}, {"a row": lambda: {"mass": 0.5}}, progress=False)
@@ -424,33 +498,33 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     (book / "benchmarks" / "results").mkdir(parents=True)
     (book / "benchmarks" / "results" / "latest.json").write_text('{"a": 1}')
     for _ in range(2):  # counted, then read
-        facts = module.facts("tiny", out)
-        assert facts["models"] == {"original": il.model_info(weights)} and facts["bench"] == {"a": 1}
-        assert facts["results"]["grades"]["rows"] == {"a row": {"mass": 0.5}}
+        context = module.template_context("tiny", out)
+        assert context["models"] == {"original": il.model_info(weights)} and context["bench"] == {"a": 1}
+        assert context["results"]["grades"]["rows"] == {"a row": {"mass": 0.5}}
         for split, n in (("train", 30), ("test", 20)):
             scores = [il.clip_score(i, 2, split) for i in range(n)]
-            counted = facts["data"][split]
+            counted = context["data"][split]
             assert list(counted["instruments"].values()) == [sum(k in s.instruments for s in scores) for k in range(12)]
             assert counted["together"] == {str(k): sum(len(s.instruments) == k for s in scores) for k in range(1, 5)}
             assert counted["notes"] == sum(len(s.notes) for s in scores) and counted["hours"] == n * 5 / 3600
 
     kept.write_text('{"settings": ')
     with pytest.raises(SystemExit, match=r"^book: .*grades\.json is damaged"):
-        module.facts("tiny", out)
+        module.template_context("tiny", out)
     kept.unlink()
     weights.with_suffix(".json").write_text('{"architecture": ')
     with pytest.raises(SystemExit, match=r"^book: .*original\.json cannot be read.*restore"):
-        module.facts("tiny", out)
+        module.template_context("tiny", out)
 
 
 def test_pages_hold_no_live_widgets():
-    module = load("build")
+    module = load("clean_outputs")
     live = new_output("display_data", {WIDGET: {"model_id": "a"}, "text/plain": "IntSlider()"})
     text = new_output("stream", text="kept")
     cell = new_code_cell("slider", outputs=[live, text], metadata={"papermill": {}, "tags": [module.INJECTED]})
     metadata = {"widgets": {"state": 1}, "papermill": {}, "made": {"provenance": "*Made today.*"}}
     page = nbformat.from_dict(new_notebook(cells=[cell], metadata=metadata))
-    module.publish(page)
+    module.clean_outputs(page)
     assert page.metadata == {} and page.cells[0].outputs == [text]
     assert page.cells[0].metadata == {"tags": [module.INJECTED, "remove-cell"]}
     assert page.cells[1].source == "---\n\n*Made today.*"
@@ -473,13 +547,13 @@ def test_pages_hold_no_live_widgets():
 def test_pages_are_light_and_complete(tmp_path, html, problem):
     (tmp_path / "big.mp3").write_bytes(bytes(2_500_000))
     (tmp_path / "page.html").write_text(html)
-    problems = load("build").check_page(tmp_path / "page.html")
+    problems = load("check_page").check_page(tmp_path / "page.html")
     assert len(problems) == (problem is not None) and (not problem or problem in problems[0])
 
 
 def test_a_light_site_keeps_what_its_pages_use(tmp_path):
     """Rules for classes that no page and no script names go; all others, and what a media query holds, stay."""
-    light, static = load("light"), tmp_path / "_static"
+    module, static = load("optimise_site"), tmp_path / "_static"
     static.mkdir()
     (static / "a.css").write_text(
         ":root{--x:1} .here, .gone {a:b} .gone:hover{a:b} #there>p{a:b} .made{a:b} p:not(.gone){a:b} .md\\:here{a:b}"
@@ -489,7 +563,7 @@ def test_a_light_site_keeps_what_its_pages_use(tmp_path):
     tags = "".join(f'<script src="_static/{name}.js"></script>' for name in ("a", "searchtools", "scripts/fontawesome"))
     for name in ("page", "search"):
         (tmp_path / f"{name}.html").write_text(f'{tags}<p class="here md:here" id="there">base64,gone</p>')
-    light.lighten(tmp_path)
+    module.optimise_site(tmp_path)
     css = (static / "a.css").read_text()
     for rule in (":root{", ".here{a", "#there>p{", ".made{", "p:not(.gone){", "[class*=gone] b{", "@page{", ".here{c"):
         assert rule in css, rule

@@ -52,4 +52,4 @@ drawn = io.BytesIO()
 figure.savefig(drawn, dpi=100)
 # A palette of 256 colours: the same picture to the eye, in a third of the bytes.
 picture = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-picture.save(Path(__file__).parent / "_static" / "welcome.png", optimize=True)
+picture.save(Path(__file__).parents[1] / "book" / "_static" / "welcome.png", optimize=True)

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 # Written when everything is installed: a .venv without it was interrupted, or is not ours.
 STAMP = VENV / "ready"

@@ -1,7 +1,7 @@
 """Colab: the first cell of each notebook, and what it does there.
 
-`python book/colab.py` writes that cell into all notebooks, with the repository's address out of _config.yml. On Colab the
-cell fetches the repository and calls `set_up`. It uses the standard library only, for Colab has nothing of ours yet.
+`python book/scripts/colab.py` writes that cell into all notebooks, with the repository's address from _config.yml. On Colab
+the cell fetches the repository and calls `set_up`. It uses the standard library only, for Colab has nothing of ours yet.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CELL = """\
 import os
 import runpy
@@ -21,7 +21,7 @@ import sys
 if "google.colab" in sys.modules:  # fetch the book and what it needs
     address = {address}
     os.system(f"git clone --depth 1 {{address}} /content/book")
-    runpy.run_path("/content/book/book/colab.py")["set_up"]()"""
+    runpy.run_path("/content/book/book/scripts/colab.py")["set_up"]()"""
 
 
 def cell(address: str) -> dict:
@@ -63,7 +63,7 @@ def missing(installed=metadata.version) -> list[str]:
 
 def set_up():
     """In the kernel that runs the notebook: the system's packages, Python's, the library, and the folder to work in."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "book")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "book" / "scripts")]
     import setup
 
     if packages := setup.missing_packages(new=False):

@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FOOTER = '<div style="width:100%;text-align:center;font:8pt sans-serif"><span class="pageNumber"></span></div>'
 LICENCE = "Text and figures: CC BY 4.0. Code: MIT."

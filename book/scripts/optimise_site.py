@@ -1,7 +1,7 @@
-"""Make the built site light: what no page uses is left out, so that a slow line shows a page's first screen in 3 s.
+"""Remove from a built site what no page uses, so that a page's first screen appears within 3 s on a slow connection.
 
-The theme brings Bootstrap, two copies of Font Awesome and the search's index to every page. Here each style sheet
-keeps the rules that some page may need; icons come from the font alone; the index is read by the page that searches.
+The theme loads Bootstrap, two copies of Font Awesome and the search index on every page. Here each style sheet keeps
+only the rules that some page may need; icons come from the font alone; only the search page loads the index.
 """
 
 import re
@@ -11,26 +11,26 @@ from pathlib import Path
 import tinycss2
 from fontTools import subset
 
-DEAD = ("*.map", "locales", "fontawesome.js")  # for developers; for other languages; icons once more
+UNUSED = ("*.map", "locales", "fontawesome.js")  # for developers; for other languages; a second copy of the icons
 FONT = r"""url\(["']?([^)]*/fa-[\w-]+)\.woff2["']?\) format[^}]*"""
 SEARCH = "searchtools|language_data|searchindex"
 TAG = r'\s*<script[^>]*src="[^"]*(?:{})\.js[^"]*"[^>]*></script>'
 NAME = re.compile(r"[.#]((?:[\w-]|\\.)+)")
 
 
-def lighten(site: Path):
-    """Do so in the folder of a built book; nothing that a reader sees or does changes."""
+def optimise_site(site: Path):
+    """Optimise the folder of a built book; nothing changes for the reader."""
     names = set()
     for page in site.rglob("*.html"):
         text = page.read_text()
-        gone = ["scripts/fontawesome"] + [SEARCH] * (page.name != "search.html")
-        gone += ["mathjax/MathJax"] * ('class="math' not in text and "MathJax" not in text.partition("<body")[2])
-        text = re.sub(TAG.format("|".join(gone)), "", text)
-        text = re.sub(r'<link rel="preload" as="script"[^>]*>', "", text)  # its styles it needs sooner
-        text = text.replace('role="list" class="citation-list"', 'class="citation-list"')  # what is in it is no list item
+        unused = ["scripts/fontawesome"] + [SEARCH] * (page.name != "search.html")
+        unused += ["mathjax/MathJax"] * ('class="math' not in text and "MathJax" not in text.partition("<body")[2])
+        text = re.sub(TAG.format("|".join(unused)), "", text)
+        text = re.sub(r'<link rel="preload" as="script"[^>]*>', "", text)  # styles are needed sooner
+        text = text.replace('role="list" class="citation-list"', 'class="citation-list"')  # its children are no list items
         page.write_text(text)
         names |= words(text)
-    for pattern in DEAD:
+    for pattern in UNUSED:
         for path in [*(site / "_static").rglob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for script in (site / "_static").rglob("*.js"):
@@ -47,7 +47,7 @@ def lighten(site: Path):
 
 
 def subset_font(file: Path, characters: set[int]):
-    """Write the part of a font that is needed beside it, in a form that needs no further package, instead of it."""
+    """Replace a font by the part that is needed, in a format that needs no further package."""
     font, cutter = subset.load_font(file, subset.Options()), subset.Subsetter()
     cutter.populate(unicodes=characters)
     cutter.subset(font)
@@ -58,29 +58,29 @@ def subset_font(file: Path, characters: set[int]):
 
 
 def words(text: str) -> set[str]:
-    """All that may be the name of a class or an element in a page or a script, without the sounds in it."""
+    """All that could be the name of a class or an element in a page or script, embedded sounds excepted."""
     return set(re.findall(r"[\w-]+", re.sub(r"base64,[\w+/=]+", "", text)))
 
 
 def purge(rules: list, names: set[str]) -> str:
-    """The rules whose selectors name only what there is, as CSS. Of a media query, too, what is inside it."""
-    kept = []
+    """As CSS, the rules whose selectors name only what exists; rules inside media queries are purged too."""
+    css = []
     for rule in rules:
         if rule.type == "qualified-rule":
             selectors = [s for s in split(rule.prelude) if needed(s, names)]
             if selectors:
-                kept.append(f"{','.join(selectors)}{{{tinycss2.serialize(rule.content).strip()}}}")
+                css.append(f"{','.join(selectors)}{{{tinycss2.serialize(rule.content).strip()}}}")
         elif rule.type == "at-rule" and rule.lower_at_keyword in ("media", "supports", "layer") and rule.content:
             inside = tinycss2.parse_rule_list(rule.content, skip_comments=True, skip_whitespace=True)
             if text := purge(inside, names):
-                kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{text}}}")
+                css.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{text}}}")
         else:
-            kept.append(rule.serialize())
-    return "\n".join(kept)
+            css.append(rule.serialize())
+    return "\n".join(css)
 
 
 def split(prelude: list) -> list[str]:
-    """A rule's selectors; a comma inside of :is(...) separates none."""
+    """A rule's selectors; a comma inside :is(...) does not separate selectors."""
     selectors = [""]
     for token in prelude:
         if token == ",":
@@ -91,6 +91,6 @@ def split(prelude: list) -> list[str]:
 
 
 def needed(selector: str, names: set[str]) -> bool:
-    """Whether every class and id that a selector asks for may be on a page; what is inside of brackets is not looked at."""
+    """Whether every class and id in a selector may occur on a page; what is in brackets is ignored."""
     bare = re.sub(r"\[[^\]]*\]|\([^()]*(?:\([^()]*\)[^()]*)*\)", "", selector)
     return all(re.sub(r"\\(.)", r"\1", name) in names for name in NAME.findall(bare))
