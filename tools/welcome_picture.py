@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 import instr_lib as il
-from instr_lib import plots
-from instr_lib.spectrogram import FLOOR_DB
+from instr_lib.constants import FLOOR_DB
+from instr_lib.show import plots
 
 # Of Okabe and Ito and of Tol, which stay apart for colour-blind readers: piano, trumpet, violin, New Age Pad.
 COLOURS = np.array([to_rgb(colour) for colour in ("#0072B2", "#D55E00", "#AA4499", "#009E73")])

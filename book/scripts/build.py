@@ -23,7 +23,7 @@ from page_keys import digest, digest_tree, page_keys
 from project import LOCK, PROFILES, ROOT, stop
 
 import instr_lib as il
-from instr_lib import synth
+from instr_lib.music import soundfonts, synth
 
 NEED_GB = 1
 
@@ -66,7 +66,7 @@ def preflight(out: Path) -> str:
         stop(f"{free:.1f} GB are free in {out}, but {NEED_GB} GB are needed: make room")
     try:
         il.Synth()  # the library and every program of the soundfont
-        return f"FluidSynth {synth.fluidsynth_version()} {synth.soundfont_sha256(synth.find_soundfont())}"
+        return f"FluidSynth {synth.fluidsynth_version()} {soundfonts.soundfont_sha256(soundfonts.find_soundfont())}"
     except il.InstrError as error:
         stop(str(error))
 

@@ -13,7 +13,7 @@ import nbformat
 from dependencies import dependencies
 from project import LOCK, PROFILES, ROOT, notebooks
 
-INPUTS = ("instr_lib", "models", "book/results")  # folders that any notebook may read
+INPUTS = ("instr_lib", "book/results")  # folders that any notebook may read
 
 
 def digest(*parts: str | Path) -> str:

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from project import ROOT
 
-from instr_lib import synth
+from instr_lib.music import synth
 
 
 def provenance(profile: str) -> str:

@@ -30,7 +30,7 @@ NEW_GB = 10  # 6.4 for .venv and, while it is made, 3.4 for the downloads
 CACHE_GB = 4  # pip keeps the downloads once more when there is room for that too
 BUILD_GB = 1
 
-# The places of instr_lib.synth.find_soundfont, which cannot be imported yet.
+# The places of instr_lib.music.soundfonts.find_soundfont, which cannot be imported yet.
 SOUNDFONT_PLACES = (
     "/usr/share/sounds/sf2",
     "/usr/share/soundfonts",
@@ -201,7 +201,7 @@ def soundfonts():
     if not (folder / "sonivox.sf2").is_file():
         fetch_sonivox(folder / "sonivox.sf2")
     if Path("/usr/share/midi/freepats").is_dir() and not (folder / "Freepats.sf2").is_file():
-        make = f"from instr_lib.freepats import make_soundfont; make_soundfont({str(folder / 'Freepats.sf2')!r})"
+        make = f"from tools.freepats import make_soundfont; make_soundfont({str(folder / 'Freepats.sf2')!r})"
         done, output = run("Freepats.sf2, made of its patches", [VENV / "bin" / "python", "-c", make], cwd=ROOT)
         if not done:
             print(f"setup: that step failed ({reason(output)})")

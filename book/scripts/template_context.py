@@ -20,8 +20,7 @@ def template_context(profile: str, out: Path) -> dict:
     try:
         files = sorted((NOTEBOOKS / results_folder).glob("*.json")) if results_folder else []
         results = {file.stem: il.results.read(file) for file in files}
-        models = il.models_info(NOTEBOOKS / models_folder) if models_folder else {}
-        truthful = il.models_info(NOTEBOOKS / models_folder / "truthful").get("compact") if models_folder else None
+        models = il.models_info(NOTEBOOKS / models_folder if models_folder else None)
     except il.InstrError as error:
         stop(str(error))
     about = models.get("original", {})
@@ -29,8 +28,8 @@ def template_context(profile: str, out: Path) -> dict:
     return {
         "profile": profile,
         "repository": repository(),
+        "prior": models.pop("compact-prior", None),
         "models": models,
-        "truthful": truthful,
         "data": {split: composition(split, a["n_clips"], a["seed"], out / "cache") for split, a in clips.items() if a},
         "results": results,
         "bench": json.loads(bench.read_text()) if bench.exists() else None,
@@ -40,7 +39,7 @@ def template_context(profile: str, out: Path) -> dict:
 
 def composition(split: str, n_clips: int, seed: int, cache: Path) -> dict:
     """How many clips of a data set contain each instrument, and each number of instruments. Counted once, then cached."""
-    code = [Path(il.__file__).with_name(f"{name}.py") for name in ("dataset", "instruments", "score")]
+    code = [Path(module.__file__) for module in (il.data.dataset, il.music.instruments, il.music.score)]
     file = cache / f"composition-{digest(split, str(n_clips), str(seed), LOCK, *code)[:16]}.json"
     if not file.exists():
         scores = [il.clip_score(index, seed, split) for index in range(n_clips)]
@@ -49,10 +48,10 @@ def composition(split: str, n_clips: int, seed: int, cache: Path) -> dict:
         counted = {
             "clips": n_clips,
             "seed": seed,
-            "hours": n_clips * il.score.CLIP_SECONDS / 3600,
+            "hours": n_clips * il.constants.CLIP_SECONDS / 3600,
             "notes": sum(len(score.notes) for score in scores),
             "instruments": {i.name: by_instrument[number] for number, i in enumerate(il.INSTRUMENTS)},
-            "together": {str(n): by_number[n] for n in range(1, il.score.MAX_INSTRUMENTS + 1)},
+            "together": {str(n): by_number[n] for n in range(1, il.music.score.MAX_INSTRUMENTS + 1)},
         }
         cache.mkdir(exist_ok=True)
         part = file.with_suffix(".part")
