@@ -1,4 +1,4 @@
-"""How fast the 12 classes of a clip are explained: the original's notebook loop, then with one optimisation after another, then ours."""
+"""Explaining the 12 classes of a clip: the original's notebook loop, one optimisation after another, then ours."""
 
 import torch
 from baseline import relevance, train

@@ -1,9 +1,9 @@
 """A lower bound on generation: what FluidSynth alone needs to play the clips, on every core.
 
-No program that plays the clips with FluidSynth can be faster. One process per core, the font loaded once, a fresh synth per clip
-(otherwise the same clip would not sound the same twice), all instruments of a clip at once, dry, with the settings of `il.Synth`,
-32-bit sound, and one call per moment at which a note begins or ends. Whatever can be prepared, such as the notes' frames, is
-prepared before the clock starts.
+No program that plays the clips with FluidSynth can be faster. One process per core, the font loaded once, a fresh synth per
+clip (otherwise the same clip would not sound the same twice), all instruments of a clip at once, dry, with the settings of
+`il.Synth`, 32-bit sound, and one call per moment at which a note begins or ends. Whatever can be prepared, such as the
+notes' frames, is prepared before the clock starts.
 """
 
 import functools
