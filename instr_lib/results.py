@@ -80,12 +80,6 @@ class CachedRows:
         return content
 
 
-def cached_rows(path: str | os.PathLike, settings: Mapping, work: Mapping[str, Callable[[], Mapping]]) -> dict[str, dict]:
-    """Several rows of a file by name, each as :class:`CachedRows` gives it."""
-    row = CachedRows(path, settings)
-    return {name: row(name, compute) for name, compute in work.items()}
-
-
 def read(path: str | os.PathLike) -> dict:
     """All that a file of :class:`CachedRows` holds: ``settings``, ``rows``, the ``seconds`` of each, ``environment``.
 
