@@ -286,27 +286,17 @@ def test_repository_that_no_button_could_lead_to_is_refused(page):
         page("someone/book")
 
 
-def test_download_button_gives_the_notebook_offline_and_from_a_file(page, tmp_path):
+def test_download_button_gives_the_notebook_offline_and_from_a_file(page, browser, tmp_path):
     """As it is committed, without outputs; Chromium saves it with the network off, from a page opened as a file."""
-    browser = shutil.which("chromium")
-    if not browser and os.environ.get("CI"):
-        pytest.fail("with CI set nothing may be skipped: there is no chromium", pytrace=False)
-    if not browser:
-        pytest.skip("no chromium: 'apt-get install chromium'")
-    from playwright.sync_api import sync_playwright
-
-    html = page("")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=arguments)
-        tab = chromium.new_context(offline=True).new_page()
-        tab.goto((html / "notebooks" / "one.html").as_uri())
-        tab.click(".dropdown-download-buttons > button")
-        with tab.expect_download() as download:
-            tab.click(".btn-download-source-button")
-        download.value.save_as(tmp_path / "saved.ipynb")
-        assert download.value.suggested_filename == "one.ipynb"
-        chromium.close()
+    html, context = page(""), browser.new_context(offline=True)
+    tab = context.new_page()
+    tab.goto((html / "notebooks" / "one.html").as_uri())
+    tab.click(".dropdown-download-buttons > button")
+    with tab.expect_download() as download:
+        tab.click(".btn-download-source-button")
+    download.value.save_as(tmp_path / "saved.ipynb")
+    assert download.value.suggested_filename == "one.ipynb"
+    context.close()
     saved = nbformat.read(tmp_path / "saved.ipynb", 4)
     assert [(cell.source, cell.outputs) for cell in saved.cells] == [("1 + 1", [])]
     assert not list(html.glob("_sources/**/*.ipynb"))  # nothing that is not linked
