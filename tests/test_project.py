@@ -20,6 +20,7 @@ from test_setup import copy_scripts, load
 import instr_lib as il
 from instr_lib.music import soundfonts
 from instr_lib.samples import recorded
+from tools import recorded_notes
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -69,9 +70,7 @@ def test_licences_are_named_where_a_reader_looks():
     notes = json.loads((recorded.FOLDER / "notes.json").read_text())
     assert {key: notes[key] for key in recorded.ABOUT} == recorded.ABOUT
     assert any("tonejs" in row and f"| {recorded.ABOUT['licence']} |" in row for row in rows)
-    assert {note["source"].split()[0] for note in notes["notes"]} == {
-        f"tonejs-instrument-{name}-mp3" for name in recorded.PACKAGES
-    }
+    assert recorded.source_packages() == sorted(f"tonejs-instrument-{name}-mp3" for name in recorded_notes.PACKAGES)
 
 
 def test_workflow_tests_then_publishes_the_default_branch_only():
