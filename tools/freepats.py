@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import SoundfontError
+from instr_lib.errors import SoundfontError
 
 FOLDER = Path("/usr/share/midi/freepats/Tone_000")  # where Debian has them
 # Patch by General MIDI program. Where Freepats has none, the nearest; its soprano sax is an English horn, which is why the
