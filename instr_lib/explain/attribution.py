@@ -170,7 +170,7 @@ def _check_composite(composite: str | lrp.Composite):
 
 def _input(model: torch.nn.Module, mels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """What the network is given: mel cells (n, 1, 128, 431), and the picture that its layers see (n, channels, h, w)."""
-    preprocess, weight = getattr(model, "front", None), next(model.parameters())
+    preprocess, weight = getattr(model, "preprocess", None), next(model.parameters())
     unit = torch.tensor(mels, dtype=weight.dtype, device=weight.device)[:, None]
     unit = preprocess.normalise(unit) if preprocess else unit
     x = preprocess.resize(unit) if preprocess else unit
@@ -179,7 +179,7 @@ def _input(model: torch.nn.Module, mels: np.ndarray) -> tuple[torch.Tensor, torc
 
 def _cells(model: torch.nn.Module, unit: torch.Tensor, relevance: torch.Tensor) -> np.ndarray:
     """Relevance of a picture (n, channels, h, w) to that of mel cells (n, 128, 431)."""
-    heat, preprocess = relevance.sum(1, keepdim=True), getattr(model, "front", None)
+    heat, preprocess = relevance.sum(1, keepdim=True), getattr(model, "preprocess", None)
     if isinstance(preprocess, Preprocess) and preprocess.size is not None:
         heat = _back_to_cells(preprocess, unit, heat)
     return heat[:, 0].float().cpu().numpy()

@@ -10,7 +10,7 @@ import instr_lib as il
 from instr_lib import results
 from instr_lib.errors import ResultsError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_an_interrupted_computation_goes_on(tmp_path):

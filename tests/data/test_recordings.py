@@ -19,7 +19,7 @@ from instr_lib.networks import evaluation
 from instr_lib.samples import recorded
 from instr_lib.show import pages, widgets
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RATE = 44_100
 
 
