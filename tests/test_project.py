@@ -20,7 +20,7 @@ from test_setup import copy_scripts, load
 import instr_lib as il
 from instr_lib.music import soundfonts
 from instr_lib.samples import recorded
-from tools import recorded_notes
+from tools import check_names, recorded_notes
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -117,6 +117,42 @@ def test_words_are_spelled_right(tmp_path):
     assert done.returncode == 0, done.stdout
     (tmp_path / "page.md").write_text("We reci" + "eve a theses.\n")
     assert run(BIN / "codespell", tmp_path / "page.md").stdout.count("==>") == 1
+
+
+def test_old_names_and_phrases_are_gone():
+    done = run(sys.executable, ROOT / "tools" / "check_names.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_old_names_and_phrases_are_found(tmp_path):
+    """Else the test above would say nothing. What merely contains an old name, or is meant otherwise, is left alone."""
+    for folder in ("instr_lib/explain", "instr_lib/networks/weights", "book/results", "notebooks"):
+        (tmp_path / folder).mkdir(parents=True)
+    code = """def f(which, other):\n    found = {'mass': 1}  # ten voices, one a\n    # clip\n    return found['mass']\n
+class Trace:\n    def start(self): pass\n\nclass Timer:\n    def start(self): return 'critical mass', {}['mass_of']\n"""
+    (tmp_path / "instr_lib" / "explain" / "naming.py").write_text(code)
+    (tmp_path / "book" / "results" / "lent.json").write_text('{"rows": {"heard": 1, "hearing": 2}}')
+    (tmp_path / "book" / "a.md").write_text("Drawn by\nlot, so that a violin is not taken for another. Lotteries.")
+    cells = [new_code_cell("%matplotlib inline\nheats = [1]"), nbformat.v4.new_markdown_cell("It redoes it.")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "one.ipynb")
+    found = sorted((path, line, old) for path, line, old, _ in check_names.remaining(tmp_path))
+    lines = (tmp_path / "notebooks" / "one.ipynb").read_text().splitlines()
+    heats, redoes = (next(n for n, line in enumerate(lines, 1) if word in line) for word in ("heats", "redoes"))
+    assert set(found) == {
+        ("instr_lib/explain/naming.py", 1, "module naming"),
+        ("instr_lib/explain/naming.py", 1, "parameter which"),
+        ("instr_lib/explain/naming.py", 2, "variable found"),
+        ("instr_lib/explain/naming.py", 2, "key mass"),
+        ("instr_lib/explain/naming.py", 2, "“one a # clip”"),
+        ("instr_lib/explain/naming.py", 4, "key mass"),
+        ("instr_lib/explain/naming.py", 7, "definition Trace.start"),
+        ("book/results/lent.json", 1, "file lent"),
+        ("book/results/lent.json", 1, "key heard"),
+        ("book/a.md", 1, "“by lot”"),
+        ("book/a.md", 2, "“taken for”"),
+        ("notebooks/one.ipynb", heats, "variable heats"),
+        ("notebooks/one.ipynb", redoes, "“redoes”"),
+    }
 
 
 # --- Colab, Binder, buttons -------------------------------------------------------------------------------------------

@@ -116,7 +116,8 @@ for module in sys.argv[2].split():
         importlib.import_module(module)
     except ModuleNotFoundError:
         absent.append(module)
-json.dump({"file": il.__file__, "networks": networks, "clips": len(clips), "notes": len(notes), "absent": absent}, sys.stdout)
+said = {"file": il.__file__, "networks": networks, "clips": len(clips), "notes": len(notes), "absent": absent}
+json.dump(said, sys.stdout)
 """
 
 
