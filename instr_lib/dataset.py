@@ -107,6 +107,8 @@ def generate(
     soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
     settings = _settings(int(seed), split, soundfont, variation)
     versions = _versions()
+    if _is_complete(path, int(n_clips), settings):
+        return ClipDataset(path, check=False)  # without the lock: several processes may open it at the same time
     with claimed(path, DatasetError):
         manifest = _open_or_new(path, int(n_clips), settings, versions)
         missing = [number for number, shard in enumerate(manifest["shards"]) if shard is None]
@@ -185,6 +187,17 @@ def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> di
     if None in shards:
         _write_json(path / MANIFEST, manifest)  # before a shard that it names is replaced by a longer one
     return manifest
+
+
+def _is_complete(path: Path, n_clips: int, settings: dict) -> bool:
+    """Whether the folder holds exactly this dataset, whole; anything wrong with it is for ``_open_or_new`` to report."""
+    try:
+        manifest = _read_manifest(path)
+        wanted = {"n_clips": n_clips, "variation": None, **settings}
+        same = all(manifest.get(name) == value for name, value in wanted.items())
+        return same and all(shard and _is_whole(path, shard) for shard in manifest["shards"])
+    except (DatasetError, OSError):
+        return False
 
 
 def _shard_clips(number: int, n_clips: int) -> int:

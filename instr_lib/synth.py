@@ -100,7 +100,8 @@ def find_soundfont(name: str | None = None) -> Path:
         raise SoundfontError(f"no soundfont is called {name!r}: choose among {', '.join(SOUNDFONTS)}, or give a path")
     if name == "FluidR3" and os.environ.get("INSTR_SOUNDFONT"):
         return Path(os.environ["INSTR_SOUNDFONT"]).expanduser()
-    for place in (*_PLACES, _MINUET):
+    only = os.environ.get("INSTR_SOUNDFONT_PLACES")  # folders to search instead, separated as in PATH
+    for place in only.split(os.pathsep) if only else (*_PLACES, _MINUET):
         path = Path(place).expanduser() / SOUNDFONTS[name].file
         if path.is_file():
             return path
