@@ -1,7 +1,7 @@
 """An executed notebook becomes a page: no traces of papermill, no live widgets, its provenance at the end.
 
 A notebook can leave out sections for which something is missing on this machine: a cell displays the tags of their cells
-as ``application/x-leave-out``. Chapter 9 does so for soundfonts that are not installed.
+as ``application/x-leave-out+json``. Chapter 9 does so for soundfonts that are not installed.
 """
 
 import base64
@@ -11,7 +11,9 @@ from quantise import quantise_png
 
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 WIDGET = "application/vnd.jupyter.widget-view+json"
-LEAVE_OUT = "application/x-leave-out"  # output that lists tags: the page is built without the cells that have one of them
+LEAVE_OUT = (
+    "application/x-leave-out+json"  # output that lists tags: the page is built without the cells that have one of them
+)
 
 
 def clean_outputs(notebook):
