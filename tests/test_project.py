@@ -202,7 +202,7 @@ def test_colab_cell_sets_up_a_bare_environment(need_soundfont, tmp_path, known):
     repository, content, wheels = (tmp_path / name for name in ("repository", "content", "wheels"))
     for name in ("book", "instr_lib", "notebooks"):
         shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("__pycache__", "*.ogg", "*.flac"))
-    for name in ("requirements.txt", "requirements.lock"):
+    for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, repository)
     for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m book"):
         assert run("git", *command.split(), cwd=repository).returncode == 0
@@ -258,7 +258,7 @@ def test_colab_gets_all_that_the_notebooks_import():
 
 def test_binder_installs_what_make_installs():
     """No second list of packages: the two of the system are setup.py's, the rest comes out of requirements.lock."""
-    setup = load("setup")
+    setup = load("system_packages")
     setup.ctypes.util.find_library, setup.find_soundfont = (lambda name: None), (lambda: None)
     try:
         assert (ROOT / ".binder" / "apt.txt").read_text().split() == setup.missing_packages(new=False)
