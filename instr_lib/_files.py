@@ -1,4 +1,4 @@
-"""Files that are whole or not there, hashes of files, and one writer per folder."""
+"""Files that are written whole or not at all, hashes of files, and folders with one writer at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOCK_FILE = ".lock"
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A path beside ``path`` to write to. It takes the place of ``path`` when the block ends, or is gone if it fails.
+    """A path beside ``path`` to write to: it replaces ``path`` when the block ends, and is deleted if the block fails.
 
-    What was written is on the disk before it is renamed, so that a power cut leaves the old file or the new one.
+    The file is synced to the disk before it is renamed, so that a power cut leaves the old file or the new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,14 +51,14 @@ def sha256(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def locked_folder(folder: str | os.PathLike, error: type[InstrError]):
-    """Make a folder if it does not exist and keep it to this process; the lock ends with the process at the latest.
+    """Make a folder if it does not exist, and lock it for this process; the lock ends with the process at the latest.
 
-    Where the file system has no locks (some network drives) nothing is locked.
+    Where the file system has no locks (some network drives), nothing is locked.
 
     Raises
     ------
     error
-        At once, if another process has locked the folder, or it is a file.
+        At once, if another process holds the lock, or there is a file in its place.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():

@@ -1,45 +1,49 @@
-"""What can go wrong, by name. Every message names the thing and the remedy."""
+"""Errors by name: each message says what is wrong and what to do about it.
+
+All are :class:`InstrError`, and each is also the error of Python that a caller would expect: ``ValueError`` for a bad
+value, ``OSError`` for a bad file or folder, ``RuntimeError`` for something that cannot run.
+"""
 
 
 class InstrError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base of every error that this library raises on purpose."""
 
 
-class InstrumentError(InstrError):
-    """An instrument name or index that is not one of the twelve."""
-
-
-class ScoreError(InstrError):
-    """A score or a MIDI file that cannot be used as a clip."""
-
-
-class SynthError(InstrError):
-    """FluidSynth is missing or cannot do what was asked."""
-
-
-class SoundfontError(SynthError):
-    """A soundfont that is missing, damaged or lacks a program."""
-
-
-class AudioError(InstrError):
-    """Sound of the wrong length, shape or rate, or with values that are not numbers."""
-
-
-class InputError(InstrError):
+class InputError(InstrError, ValueError):
     """An argument of the wrong shape, type or range."""
 
 
-class DatasetError(InstrError):
+class InstrumentError(InstrError, ValueError):
+    """An instrument name or index that is not one of the twelve."""
+
+
+class ScoreError(InstrError, ValueError):
+    """A score or a MIDI file that cannot be used as a clip."""
+
+
+class AudioError(InstrError, ValueError):
+    """Sound of the wrong length, shape or rate, or with values that are not numbers; a file that holds no usable sound."""
+
+
+class SynthError(InstrError, RuntimeError):
+    """FluidSynth is missing or cannot do what was asked."""
+
+
+class SoundfontError(SynthError, OSError):
+    """A soundfont that is missing, damaged or lacks a program."""
+
+
+class DatasetError(InstrError, OSError):
     """A dataset folder that is incomplete, altered or made with other settings."""
 
 
-class WeightsError(InstrError):
+class WeightsError(InstrError, OSError):
     """Weights that are missing, damaged or belong to another architecture."""
 
 
-class TrainingError(InstrError):
-    """A training run that cannot start or go on."""
-
-
-class ResultsError(InstrError):
+class ResultsError(InstrError, OSError):
     """A file of results that is missing, damaged or of other settings."""
+
+
+class TrainingError(InstrError, RuntimeError):
+    """A training run that cannot start or continue."""

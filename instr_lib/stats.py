@@ -1,7 +1,7 @@
 """Estimates with confidence intervals by the bootstrap (Efron & Tibshirani 1993). No torch.
 
-Conventions: clips are resampled with replacement, everything that belongs to a clip together; an interval is the
-percentile interval, of 95 % unless said otherwise; what is not defined is NaN. Chapters 4 and 7 to 9 use all of it.
+Conventions: clips are resampled with replacement, all values of a clip together; an interval is the percentile
+interval, of 95 % by default; undefined values are NaN. Chapters 4 and 7 to 9 use all of it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def resampled_rows(n: int, n_resamples: int = 1000, seed: int = 0) -> np.ndarray
 
 
 def percentile_interval(value, resampled: np.ndarray, level: float = 0.95) -> Interval:
-    """An estimate, and the percentiles over the first axis of its resampled values (n_resamples, ...); NaN is left out."""
+    """An estimate, and the percentiles over the first axis of its resampled values (n_resamples, ...); NaN is ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is defined the answer is NaN
         low, high = np.nanpercentile(resampled, (50 * (1 - level), 50 * (1 + level)), axis=0)
@@ -65,12 +65,12 @@ def percentile_interval(value, resampled: np.ndarray, level: float = 0.95) -> In
 
 
 def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean with its interval over clips, all values of a clip resampled together; NaN is left out.
+    """Mean with its interval over clips, all values of a clip resampled together; NaN is ignored.
 
     Parameters
     ----------
     values : float (n,)
-    groups : int (n,), the clip of each
+    groups : int (n,), the clip that each value belongs to
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -82,12 +82,12 @@ def bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 2000, s
 
 
 def bootstrap_mean(values: np.ndarray) -> Interval:
-    """Mean of values (n,), one a clip, with its interval."""
+    """Mean of values (n,), one per clip, with its interval."""
     return bootstrap(np.asarray(values, float), np.arange(len(values)))
 
 
 def bootstrap_statistic(statistic: Callable[[np.ndarray], float], n: int) -> Interval:
-    """Any statistic of n clips with its interval: ``statistic(rows)`` computes it from some of the rows 0 … n - 1."""
+    """Any statistic of n clips with its interval: ``statistic(rows)`` computes it from a resample of the rows 0 … n - 1."""
     return percentile_interval(statistic(np.arange(n)), np.array([statistic(rows) for rows in resampled_rows(n)]))
 
 
@@ -99,7 +99,7 @@ def bootstrap_ratio(numerator: np.ndarray, denominator: np.ndarray) -> Interval:
 
 
 def verdict(effect: Interval, least: float = 0.0) -> str:
-    """``"supported"`` if all of the interval is above ``least``, ``"refuted"`` if all is below, else ``"undecided"``."""
+    """``"supported"`` if the whole interval is above ``least``, ``"refuted"`` if it is below, else ``"undecided"``."""
     if effect.low > least:
         return "supported"
     return "refuted" if effect.high < least else "undecided"

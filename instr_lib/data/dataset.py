@@ -1,58 +1,50 @@
 """Generate, resume, check and read clips.
 
 A clip is a pure function of (seed, split, index): its score is drawn from
-``np.random.default_rng([seed, SPLITS[split], index])`` and rendered by a fresh synth. So a dataset
-comes out the same, byte for byte, for any number of workers, in any order, after any interruption.
+``np.random.default_rng([seed, SPLITS[split], index])`` and its sound made by a renderer. So a dataset is the same,
+byte for byte, for any number of workers, in any order, after any interruption.
 
 On disk a dataset is a folder with shards ``clips-00000.npy`` (uint8 (n, 128, 431), dB quantised by
-:func:`instr_lib.spectrogram.quantise`) and ``manifest.json`` with the settings and, for each shard,
+:func:`instr_lib.data.spectrogram.quantise`) and ``manifest.json`` with the settings and, for each shard,
 its SHA-256 and labels. A shard counts only once it is in the manifest. Chapter 2 uses all of it.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import os
 import platform
 import shutil
-import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import joblib
 import numpy as np
-import scipy
 from tqdm.auto import tqdm
 
-from .. import constants
-from .._files import LOCK_FILE, atomic_path, locked_folder, sha256, write_text
+from .._files import atomic_path, locked_folder, sha256
 from ..constants import N_FRAMES, N_MELS
 from ..errors import DatasetError, InputError
 from ..music.instruments import INSTRUMENTS
-from ..music.randomisation import DomainRandomisation, RenderPlan, render, sample_plan
+from ..music.randomisation import DomainRandomisation, RenderPlan
+from ..music.renderers import Renderer, SoundfontRenderer
 from ..music.score import Score, random_score
-from ..music.soundfonts import check_soundfont, find_soundfont, soundfont_sha256
-from ..music.synth import Synth, fluidsynth_version
-from . import spectrogram
+from . import _manifest, spectrogram
 
 SPLITS = {"train": 0, "test": 1}
-SHARD = 50  # clips a shard: one to two seconds of work, so little is lost and the bar moves
-MANIFEST = "manifest.json"
-_FORMAT = 1
+SHARD = 50  # clips per shard: one to two seconds of work, so little is lost and the progress bar moves
 _HEADER = 128  # bytes of a .npy header, for the size of a shard
 
 
 def clip_score(index: int, seed: int = 0, split: str = "train") -> Score:
-    """The score of one clip of a dataset, drawn anew from its address."""
+    """The score of one clip, drawn from its address. Raises InputError if there is no such split."""
+    return random_score(np.random.default_rng(_address(index, seed, split)))
+
+
+def _address(index: int, seed: int, split: str) -> tuple[int, int, int]:
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-    return random_score(np.random.default_rng([seed, SPLITS[split], index]))
-
-
-def clip_plan(variation: DomainRandomisation, index: int, seed: int = 0, split: str = "train") -> RenderPlan:
-    """How one clip of a varied dataset is played, drawn anew from its address."""
-    return sample_plan(clip_score(index, seed, split), variation, (seed, SPLITS[split], index))
+    return seed, SPLITS[split], index
 
 
 def generate(
@@ -64,13 +56,14 @@ def generate(
     soundfont: str | os.PathLike | None = None,
     progress: bool = True,
     variation: DomainRandomisation | None = None,
+    renderer: Renderer | None = None,
 ) -> ClipDataset:
     """Generate a dataset, or what is missing of it, and return it.
 
     Parameters
     ----------
     path : path
-        The dataset's folder; made if it does not exist. What is whole in it is kept.
+        The dataset's folder; made if it does not exist. Whole shards in it are kept.
     n_clips : int
         Clips 0 … n_clips - 1 of the stream.
     seed : int
@@ -78,14 +71,16 @@ def generate(
     split : {"train", "test"}
         Two streams without a clip in common.
     n_jobs : int
-        Worker processes, as in joblib; -1 for one a core. ``joblib.parallel_config`` may send them
+        Worker processes, as in joblib; -1 for one per core. ``joblib.parallel_config`` may send them
         elsewhere.
     soundfont : path, optional
-        By default as for :class:`instr_lib.Synth`.
+        Plays all clips; by default as for :class:`instr_lib.Synth`.
     progress : bool
         Show a progress bar.
-    variation : Variation, optional
-        How the clips are played, see :mod:`instr_lib.variation`; it says by which soundfonts, too.
+    variation : DomainRandomisation, optional
+        Plays each clip in a random way; it names its soundfonts.
+    renderer : optional
+        Any other object that turns scores into sound, see :class:`instr_lib.music.renderers.Renderer`.
 
     Raises
     ------
@@ -93,148 +88,82 @@ def generate(
         If the folder holds something else, or a dataset with other settings or more clips, or the
         disk is too small.
     InputError
-        If an argument is out of range.
+        If an argument is out of range, or more than one of the last three says how clips are played.
     """
     path = Path(path)
     for name, value, least in (("n_clips", n_clips, 1), ("seed", seed, 0)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if split not in SPLITS:
-        raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    _address(0, seed, split)
     if n_jobs == 0:
-        raise InputError("n_jobs must be 1 or more, or -1 for one a core; not 0")
-    if variation and soundfont:
-        raise InputError("give a soundfont or a variation, not both: a variation names its soundfonts")
-    soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
-    settings = _settings(int(seed), split, soundfont, variation)
-    versions = _versions()
+        raise InputError("n_jobs must be 1 or more, or -1 for one per core; not 0")
+    if sum(given is not None for given in (soundfont, variation, renderer)) > 1:
+        raise InputError("give a soundfont, a variation or a renderer, not both: the last two name their soundfonts")
+    renderer = renderer or variation or SoundfontRenderer(soundfont)
+    settings = _manifest.make_settings(int(seed), split, SHARD, renderer)
+    versions = _manifest.versions()
     with locked_folder(path, DatasetError):
-        manifest = _open_or_new(path, int(n_clips), settings, versions)
-        missing = [number for number, shard in enumerate(manifest["shards"]) if shard is None]
-        if missing:
-            _check_disk(path, sum(_shard_clips(number, n_clips) for number in missing))
-            work = (
-                joblib.delayed(_render_shard)(number, n_clips, settings, versions, variation or str(soundfont))
-                for number in missing
-            )
-            done = n_clips - sum(_shard_clips(number, n_clips) for number in missing)
-            with tqdm(total=n_clips, initial=done, desc=f"{split} clips", unit="clip", disable=not progress) as bar:
-                rendered = joblib.Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(work)
-                for number, mels, labels in rendered:
-                    # Only this process writes: a worker that outlives it, when it is killed, leaves nothing behind.
-                    shard = manifest["shards"][number] = _write_shard(path, number, mels, labels)
-                    write_text(path / MANIFEST, json.dumps(manifest))
-                    bar.update(shard["clips"])
+        manifest = _manifest.open_or_new(path, int(n_clips), settings, versions)
+        _make_missing(path, manifest, settings, renderer, n_jobs, progress)
     return ClipDataset(path, check=False)  # each shard was hashed when it was found or written
 
 
-def _settings(seed: int, split: str, soundfont: Path, variation: DomainRandomisation | None = None) -> dict:
-    settings = {"seed": seed, "split": split, "shard": SHARD, **_constants()}
-    settings["soundfont"] = {"name": soundfont.name, "sha256": soundfont_sha256(soundfont)}
-    if variation:
-        fonts = variation.settings()["soundfonts"]
-        settings["soundfont"] = {"name": ", ".join(fonts), "sha256": ", ".join(fonts.values())}
-        settings["variation"] = variation.settings()
-    return settings
-
-
-def _versions() -> dict:
-    return {"fluidsynth": fluidsynth_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-
-
-def _constants() -> dict:
-    return {
-        "spectrogram": {
-            name.lower(): getattr(constants, name)
-            for name in ("SAMPLE_RATE", "N_FFT", "HOP", "N_MELS", "N_FRAMES", "FLOOR_DB", "REFERENCE")
-        },
-        "instruments": [i.name for i in INSTRUMENTS],
-    }
-
-
-def _open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> dict:
-    """The manifest to work on, with ``None`` for each shard that is still to be made."""
-    count = -(-n_clips // SHARD)
-    if all(file.name in (LOCK_FILE, MANIFEST + ".part") for file in path.iterdir()):
-        manifest = {"format": _FORMAT, "n_clips": n_clips, **settings, "versions": versions, "shards": [None] * count}
-        write_text(path / MANIFEST, json.dumps(manifest))
-        return manifest
-    manifest = _read_manifest(path)
-    for name, wanted in {"variation": None, **settings}.items():
-        if manifest.get(name) != wanted:
-            raise DatasetError(
-                f"{path} was made with {name} = {manifest.get(name)!r}, not {wanted!r}: choose another folder or "
-                "delete this one"
-            )
-    if manifest["n_clips"] > n_clips:
-        raise DatasetError(
-            f"{path} already holds {manifest['n_clips']} clips, more than the {n_clips} asked for: open it with "
-            "il.ClipDataset, or choose another folder"
-        )
-    # Growing: the last shard may have been a short one and is made again.
-    shards = [
-        shard if shard and shard["clips"] == _shard_clips(number, n_clips) and _is_whole(path, shard) else None
+def _make_missing(path: Path, manifest: dict, settings: dict, renderer: Renderer, n_jobs: int, progress: bool):
+    """Render the shards that a manifest lacks, write them, and enter each into the manifest."""
+    n_clips, versions = manifest["n_clips"], manifest["versions"]
+    sizes = {
+        number: _manifest.shard_clips(number, n_clips, settings["shard"])
         for number, shard in enumerate(manifest["shards"])
-    ]
-    shards += [None] * (count - len(shards))
-    if None in shards and manifest["versions"] != versions:
-        raise DatasetError(
-            f"{path} was begun with {manifest['versions']} and cannot go on with {versions}, which may sound "
-            "different: delete it and generate it again"
-        )
-    manifest = {**manifest, "n_clips": n_clips, "shards": shards}
-    if None in shards:
-        write_text(path / MANIFEST, json.dumps(manifest))  # before a shard that it names is replaced by a longer one
-    return manifest
-
-
-def _shard_clips(number: int, n_clips: int) -> int:
-    return min(SHARD, n_clips - number * SHARD)
+        if shard is None
+    }
+    if not sizes:
+        return
+    _check_disk(path, sum(sizes.values()))
+    tasks = (joblib.delayed(_render_shard)(number, size, settings, versions, renderer) for number, size in sizes.items())
+    done, text = n_clips - sum(sizes.values()), f"{settings['split']} clips"
+    with tqdm(total=n_clips, initial=done, desc=text, unit="clip", disable=not progress) as bar:
+        for number, mels, labels in joblib.Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(
+            tasks
+        ):
+            # Only this process writes: a worker that outlives it, when it is killed, leaves nothing behind.
+            manifest["shards"][number] = _write_shard(path, number, mels, labels)
+            _manifest.write(path, manifest)
+            bar.update(len(mels))
 
 
 def _check_disk(path: Path, clips: int):
     need, free = clips * N_MELS * N_FRAMES, shutil.disk_usage(path).free
     if need + 50e6 > free:
         raise DatasetError(
-            f"{path}: {clips} clips need {need / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free on that disk"
+            f"{path}: {clips} clips need {need / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free on that disk: "
+            "make room, or choose another folder"
         )
-
-
-_one_at_a_time = threading.Lock()
-
-
-@functools.lru_cache(maxsize=2)
-def _worker_synth(soundfont: str) -> Synth:
-    return Synth(soundfont)
 
 
 def _render_shard(
-    number: int, n_clips: int, settings: dict, versions: dict, played: str | DomainRandomisation
+    number: int, n_clips: int, settings: dict, versions: dict, renderer: Renderer
 ) -> tuple[int, np.ndarray, list[list[int]]]:
-    """In a worker: the clips of one shard, uint8 (clips, 128, 431), and their labels. Played by a soundfont, or varied."""
-    # A worker may be another machine, on which the same score must not sound different.
-    varied = isinstance(played, DomainRandomisation)
-    same = played.settings() == settings["variation"] if varied else _soundfont_is(played, settings)
-    if _versions() != versions or not same:
+    """In a worker: the clips of one shard, uint8 (n_clips, 128, 431), and their labels.
+
+    Raises
+    ------
+    DatasetError
+        If this machine would make other sounds: a worker of a cluster may have other soundfonts and versions.
+    """
+    here = renderer.settings()
+    if _manifest.versions() != versions or any(settings.get(name) != value for name, value in here.items()):
         raise DatasetError(
-            f"the worker on {platform.node()} has {_versions()} and another {played} or other versions than "
-            f"{versions}: install the same on every machine"
+            f"the worker on {platform.node()} has {_manifest.versions()} and {here}, not {versions} and "
+            f"{ {name: settings.get(name) for name in here} }: install the same on every machine"
         )
-    with _one_at_a_time:  # a cluster's worker may run this in several threads; they share one synth
-        synth = None if varied else _worker_synth(played)
-    labels = []
-    mels = np.empty((_shard_clips(number, n_clips), N_MELS, N_FRAMES), np.uint8)
-    for row in range(len(mels)):
-        address = (number * SHARD + row, settings["seed"], settings["split"])
-        score = clip_score(*address)
-        sound = render(clip_plan(played, *address)) if varied else synth.render(score)
+    mels, labels = np.empty((n_clips, N_MELS, N_FRAMES), np.uint8), []
+    for row in range(n_clips):
+        index = number * settings["shard"] + row
+        score = clip_score(index, settings["seed"], settings["split"])
+        sound = renderer.render(score, _address(index, settings["seed"], settings["split"]))
         mels[row] = spectrogram.quantise(spectrogram.log_mel(sound))
         labels.append(list(score.instruments))
     return number, mels, labels
-
-
-def _soundfont_is(path: str, settings: dict) -> bool:
-    return soundfont_sha256(Path(path)) == settings["soundfont"]["sha256"]
 
 
 def _write_shard(path: Path, number: int, mels: np.ndarray, labels: list[list[int]]) -> dict:
@@ -242,39 +171,7 @@ def _write_shard(path: Path, number: int, mels: np.ndarray, labels: list[list[in
     file = f"clips-{number:05d}.npy"
     with atomic_path(path / file) as part, open(part, "wb") as out:
         np.save(out, mels)
-    shard = {"file": file, "clips": len(mels), "sha256": sha256(path / file), "labels": labels}
-    return shard
-
-
-def _is_whole(path: Path, shard: dict) -> bool:
-    file = path / shard["file"]
-    return file.is_file() and sha256(file) == shard["sha256"]
-
-
-def _read_manifest(path: Path) -> dict:
-    remedy = "delete the folder and generate it again"
-    if not path.is_dir():
-        raise DatasetError(f"there is no dataset folder {path}: make it with il.generate")
-    if not (path / MANIFEST).is_file():
-        raise DatasetError(f"{path} has no {MANIFEST}, so it is not a dataset of ours: choose another folder")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        if manifest["format"] != _FORMAT:
-            raise DatasetError(f"{path} has dataset format {manifest['format']}, this library reads {_FORMAT}: {remedy}")
-        for name in ("n_clips", "seed", "split", "shard", "soundfont", "spectrogram", "instruments", "versions"):
-            manifest[name]
-        if len(manifest["shards"]) != -(-manifest["n_clips"] // manifest["shard"]):
-            raise ValueError
-        for shard in manifest["shards"]:
-            if shard is not None:
-                shard["file"], shard["sha256"]
-                if len(shard["labels"]) != shard["clips"]:
-                    raise ValueError
-                if not all(type(i) is int and 0 <= i < len(INSTRUMENTS) for label in shard["labels"] for i in label):
-                    raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise DatasetError(f"{path / MANIFEST} is damaged: {remedy}") from None
-    return manifest
+    return {"file": file, "clips": len(mels), "sha256": sha256(path / file), "labels": labels}
 
 
 class ClipDataset:
@@ -293,20 +190,20 @@ class ClipDataset:
     ----------
     labels : float32 (n, 12)
     manifest : dict
-        Settings, versions and shards, as on disk.
+        Settings, versions and shards.
 
     Raises
     ------
     DatasetError
-        If the folder is no dataset, was not finished, or a shard is missing, cut short or altered.
+        If the folder is not a dataset, not finished, or a shard is missing, cut short or altered.
     """
 
     def __init__(self, path: str | os.PathLike, check: bool = True):
         self.path = Path(path)
-        self.manifest = _read_manifest(self.path)
+        self.manifest = _manifest.read(self.path)
         remedy = "il.generate with the same arguments makes it again"
-        for name, ours in _constants().items():
-            if self.manifest[name] != ours:
+        for name, value in _manifest.clip_settings().items():
+            if self.manifest[name] != value:
                 raise DatasetError(f"{self.path} was made with other {name}: delete it and generate it again")
         unfinished = sum(shard is None for shard in self.manifest["shards"])
         if unfinished:
@@ -321,8 +218,8 @@ class ClipDataset:
                 raise DatasetError(f"{file} was altered (its SHA-256 is not the manifest's): {remedy}")
         self._shards = [np.load(self.path / shard["file"], mmap_mode="r") for shard in self.manifest["shards"]]
         self.labels = np.zeros((self.manifest["n_clips"], len(INSTRUMENTS)), np.float32)
-        for row, present in enumerate(label for shard in self.manifest["shards"] for label in shard["labels"]):
-            self.labels[row, present] = 1
+        for row, instruments in enumerate(label for shard in self.manifest["shards"] for label in shard["labels"]):
+            self.labels[row, instruments] = 1
 
     def __len__(self) -> int:
         return self.manifest["n_clips"]
@@ -333,39 +230,39 @@ class ClipDataset:
         index %= len(self)
         return self.mels([index]), self.labels[index]
 
-    def stored(self, indices) -> np.ndarray:
+    def stored(self, indices: Iterable[int]) -> np.ndarray:
         """Several clips as they are stored: uint8 (n, 128, 431), a copy."""
         rows = (range(len(self))[i] for i in indices)
         return np.stack([self._shards[i // self.manifest["shard"]][i % self.manifest["shard"]] for i in rows])
 
-    def mels(self, indices=None) -> np.ndarray:
-        """Several clips (all, if none are named): float32 (n, 128, 431) in dB."""
+    def mels(self, indices: Sequence[int] | None = None) -> np.ndarray:
+        """Several clips, by default all: float32 (n, 128, 431) in dB."""
         return spectrogram.dequantise(self.stored(range(len(self)) if indices is None else indices))
 
     def score(self, index: int) -> Score:
-        """The score a clip was rendered from, so that it can be rendered again, as stems or changed."""
+        """The score of a clip as it is played, so that it can be rendered again, as stems or changed."""
         plan = self.plan(index)
-        return plan.score if plan else clip_score(*self._address(index))
+        return plan.score if plan else clip_score(*self._stream(index))
 
     def plan(self, index: int) -> RenderPlan | None:
-        """How a clip of a varied dataset is played, for :func:`instr_lib.variation.render_stems`; None of a plain one."""
-        about = self.manifest.get("variation")
-        return clip_plan(DomainRandomisation(**about), *self._address(index)) if about else None
+        """How a clip is played, for :func:`instr_lib.music.randomisation.render_stems`; None if as its score is written."""
+        variation, stream = DomainRandomisation.from_settings(self.manifest), self._stream(index)
+        return variation and variation.sample_plan(clip_score(*stream), _address(*stream))
 
-    def _address(self, index: int) -> tuple[int, int, str]:
+    def _stream(self, index: int) -> tuple[int, int, str]:
         return range(len(self))[index], self.manifest["seed"], self.manifest["split"]
 
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the training and validation parts, 80 to 20 as in the report.
 
-        Clips are independent draws, so every fifth one is as random a choice as any, and it does not
-        change when the dataset grows.
+        Clips are independent draws, so every fifth one is as random a choice as any other, and the
+        split does not change when the dataset grows.
         """
         index = np.arange(len(self))
         return index[index % 5 != 4], index[index % 5 == 4]
 
     @property
     def fingerprint(self) -> str:
-        """One hash for all clips and labels, to name the data a network was trained on."""
+        """One hash of all clips and labels: it names the data that a network was trained on."""
         lines = [f"{shard['sha256']} {shard['labels']}" for shard in self.manifest["shards"]]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A recording of your own: read it, cut it into windows of 5 s, and ask a network window by window.
+"""Recordings: read a file of sound or MIDI, check it, and cut it into windows of 5 s.
 
 Conventions: sound is float32 mono at 44 100 Hz; a window is one clip, 5 s, and begins where the one before ends. Chapter 10
 uses all of it, and so does ``python -m instr_lib explain``.
@@ -8,48 +8,47 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
-import librosa
 import numpy as np
 import soundfile
+import soxr
 
 from ..constants import CLIP_SAMPLES, SAMPLE_RATE
-from ..errors import AudioError, ScoreError
-from ..music.score import MIDI_MAGIC, midi_events, read_midi
+from ..errors import AudioError
+from ..music.midi import MIDI_MAGIC, midi_events, read_midi
 from ..music.synth import Synth
+from ._audio_files import is_cut, is_video
 
 MAX_MINUTES = 10
 MAX_MB = 100
-RATES = (4000, 384_000)  # Hz: less holds no instrument, more is no recording
-LEVEL = -26.0  # dB below full scale: the median root mean square of the clips that networks learn from
-_PEAK = 0.999  # a sample from here on is at full scale
-_CLIPPED = 0.01  # share of samples in flat tops from which on a recording is spoilt
-_VIDEO = {4: (b"ftyp",), 0: (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"FLV"), 8: (b"AVI ",)}
+RATES = (4000, 384_000)  # Hz: below nothing is left of an instrument, above it is not a recording
+LEVEL = -26.0  # dB relative to full scale: the median root mean square of the clips that networks learn from
+_PEAK = 0.999  # a sample is at full scale from this absolute value on
+_CLIPPED = 0.01  # share of samples in flat peaks above which a recording is refused
 
 
 class Recording(NamedTuple):
-    """Sound of any length with the name of the file that it came from.
+    """Sound of any length with the name of its file.
 
     Attributes
     ----------
     name : str
-    audio : float32 (samples,), mono, 44 100 Hz, at the level of ``LEVEL`` in its loudest window
+    audio : float32 (samples,), mono, 44 100 Hz; its loudest window is at ``LEVEL``
     """
 
     name: str
     audio: np.ndarray
 
     def windows(self) -> np.ndarray:
-        """Cut into clips, float32 (n, 220_500); the last one is filled up with silence."""
+        """Cut into clips, float32 (n, 220_500); the last one is padded with silence."""
         count = max(1, math.ceil(len(self.audio) / CLIP_SAMPLES))
         return np.pad(self.audio, (0, count * CLIP_SAMPLES - len(self.audio))).reshape(count, CLIP_SAMPLES)
 
 
 def load_recording(path: str | os.PathLike, name: str | None = None) -> Recording:
-    """A recording (WAV, FLAC, OGG, MP3 and what else libsndfile reads) or a MIDI file, which is played by FluidSynth.
+    """Read a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads), or a MIDI file, which FluidSynth plays.
 
     Parameters
     ----------
@@ -61,12 +60,24 @@ def load_recording(path: str | os.PathLike, name: str | None = None) -> Recordin
     Raises
     ------
     AudioError
-        If it is not there, not sound, too long, too large, silent, clipped, cut short or otherwise spoilt.
+        If it is missing, not sound, too long, too large, silent, clipped, cut short or damaged.
     ScoreError, SynthError
         If it is a damaged MIDI file, or FluidSynth is missing.
     """
     path = Path(path)
     name = name or path.name or str(path)
+    head = _first_bytes(path, name)
+    if head.startswith(MIDI_MAGIC):
+        midi = read_midi(path, name)
+        _check_length(name, midi.length)
+        audio = Synth().render_events(midi_events(midi), midi.length + 1)
+    else:
+        audio = resample(*_decode(path, name))
+    return Recording(name, normalise_level(name, audio))
+
+
+def _first_bytes(path: Path, name: str) -> bytes:
+    """The first 12 bytes of a file, if it may be a recording."""
     if path.is_dir():
         raise AudioError(f"{name} is a folder: name a file in it")
     try:
@@ -79,18 +90,21 @@ def load_recording(path: str | os.PathLike, name: str | None = None) -> Recordin
         raise AudioError(f"{name} is empty (0 bytes): record or export it again")
     if size > MAX_MB * 1e6:
         raise AudioError(f"{name} has {size / 1e6:.0f} MB, more than {MAX_MB}: cut it, or save it as FLAC, OGG or MP3")
-    if any(head[at:].startswith(magic) for at, magics in _VIDEO.items() for magic in magics):
-        raise AudioError(f"{name} is a video or holds one: save its sound as WAV, FLAC, OGG or MP3")
-    if head.startswith(MIDI_MAGIC):
-        midi = read_midi(path, name)
-        if midi.type == 2:
-            raise ScoreError(f"{name} is of MIDI type 2 (independent tracks): export it as type 0 or 1")
-        _check_length(name, midi.length)
-        return Recording(name, normalise_level(name, Synth().render_events(midi_events(midi), midi.length + 1)))
-    audio, rate = _decode(path, name)
-    if rate != SAMPLE_RATE:
-        audio = librosa.resample(audio, orig_sr=rate, target_sr=SAMPLE_RATE)
-    return Recording(name, normalise_level(name, audio))
+    if is_video(head):
+        raise AudioError(f"{name} is a video or contains one: save its sound as WAV, FLAC, OGG or MP3")
+    return head
+
+
+def resample(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Mono sound (samples,) at any rate in Hz to float32 at 44 100 Hz, as ``librosa.resample`` does it by default.
+
+    The method is that of the SoX resampler (libsoxr, quality HQ).
+    """
+    if rate == SAMPLE_RATE:
+        return audio
+    samples = math.ceil(len(audio) * (SAMPLE_RATE / rate))
+    resampled = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ")[:samples]
+    return np.pad(resampled, (0, samples - len(resampled))).astype(np.float32, copy=False)
 
 
 def _check_length(name: str, seconds: float):
@@ -99,28 +113,16 @@ def _check_length(name: str, seconds: float):
 
 
 def _decode(path: Path, name: str) -> tuple[np.ndarray, int]:
-    """Mono float32 (samples,) and its rate, if all is well with the file."""
-    try:
-        about = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError):
-        raise AudioError(f"{name} is not sound that can be read: save it as WAV, FLAC, OGG or MP3") from None
-    if not RATES[0] <= about.samplerate <= RATES[1]:
-        raise AudioError(
-            f"{name} has {about.samplerate} samples a second, and from {RATES[0]} to {RATES[1]} can be heard: resample it"
-        )
-    if about.channels > 2:
-        raise AudioError(f"{name} has {about.channels} channels: mix it down to mono or stereo")
-    if about.frames == 0:
-        raise AudioError(f"{name} lasts 0 s: record or export it again")
-    _check_length(name, about.frames / about.samplerate)
+    """Mono float32 (samples,) and its rate in Hz, if the file is in order."""
+    info = _checked_info(path, name)
     cut = f"{name} ends in the middle: copy or export it again"
-    if _is_cut(path.read_bytes(), about.format):
+    if is_cut(path.read_bytes(), info.format):
         raise AudioError(cut)
     try:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError):
         raise AudioError(f"{name} is damaged, or ends in the middle: copy or export it again") from None
-    if len(audio) < about.frames and about.format != "MP3":  # of an MP3 the length is an estimate
+    if len(audio) < info.frames and info.format != "MP3":  # of an MP3 the length is an estimate
         raise AudioError(cut)
     if not np.isfinite(audio).all():
         raise AudioError(f"{name} contains NaN or infinity: repair the recording or export it again")
@@ -133,55 +135,32 @@ def _decode(path: Path, name: str) -> tuple[np.ndarray, int]:
     return audio.mean(1), rate
 
 
+def _checked_info(path: Path, name: str):
+    """What libsndfile says about a file before it is decoded, if rate, channels and length are within bounds."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError):
+        raise AudioError(f"{name} is not sound that can be read: save it as WAV, FLAC, OGG or MP3") from None
+    if not RATES[0] <= info.samplerate <= RATES[1]:
+        raise AudioError(
+            f"{name} has {info.samplerate} samples a second, and {RATES[0]} to {RATES[1]} are supported: resample it"
+        )
+    if info.channels > 2:
+        raise AudioError(f"{name} has {info.channels} channels: mix it down to mono or stereo")
+    if info.frames == 0:
+        raise AudioError(f"{name} lasts 0 s: record or export it again")
+    _check_length(name, info.frames / info.samplerate)
+    return info
+
+
 def normalise_level(name: str, audio: np.ndarray) -> np.ndarray:
-    """As loud as the clips that networks learn from, in its loudest window."""
+    """Sound (samples,) scaled so that its loudest window is as loud as the clips that networks learn from.
+
+    Raises AudioError, which calls it ``name``, if it is silent.
+    """
     starts = range(0, len(audio), CLIP_SAMPLES)
     loudest = max((float((audio[s : s + CLIP_SAMPLES] ** 2).sum(dtype=float)) for s in starts), default=0.0)
     rms = math.sqrt(loudest / min(CLIP_SAMPLES, max(len(audio), 1)))
     if rms < 1e-5:
         raise AudioError(f"{name} is silent: check the microphone, or choose another file")
     return (audio * (10 ** (LEVEL / 20) / rms)).astype(np.float32)
-
-
-def _is_cut(data: bytes, kind: str) -> bool:
-    """Whether a file ends before it says that it does. libsndfile is silent about it."""
-    if kind in ("WAV", "WAVEX") and data[:4] == b"RIFF":
-        return (
-            struct.unpack("<I", data[4:8])[0] not in (0, 0xFFFFFFFF)
-            and len(data) + 1 < struct.unpack("<I", data[4:8])[0] + 8
-        )
-    if kind == "OGG":  # the last page says so, and is whole
-        page = data.rfind(b"OggS")
-        segments = data[page + 27 : page + 27 + data[page + 26]] if len(data) > page + 26 else b""
-        whole = len(data) >= page + 27 + len(segments) + sum(segments) and len(segments) == data[page + 26]
-        return not whole or not data[page + 5] & 4
-    if kind == "MP3":
-        return _mp3_is_cut(data)
-    return False
-
-
-# ISO 11172-3 and 13818-3, layer III: kilobits a second by index, and samples a second by version and index.
-_KBIT = {
-    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_MP3_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8000)}
-
-
-def _mp3_is_cut(data: bytes) -> bool:
-    """Whether the last frame runs beyond the end, or there are fewer than the first one announces."""
-    place, frames, announced = 0, 0, None
-    if data[:3] == b"ID3":
-        place = 10 + sum((byte & 127) << (7 * (3 - n)) for n, byte in enumerate(data[6:10]))
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] >= 0xE0:
-        version, bits, rate = data[place + 1] >> 3 & 3, data[place + 2] >> 4, data[place + 2] >> 2 & 3
-        if version == 1 or data[place + 1] >> 1 & 3 != 1 or bits in (0, 15) or rate == 3:
-            return False  # not a layer III stream that we can follow
-        kbit = _KBIT[3 if version == 3 else 2][bits]
-        length = (144 if version == 3 else 72) * 1000 * kbit // _MP3_RATES[version][rate] + (data[place + 2] >> 1 & 1)
-        if not frames:
-            tag = max(data.find(b"Xing", place, place + 200), data.find(b"Info", place, place + 200))
-            if tag > 0 and data[tag + 7] & 1:
-                announced = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
-        place, frames = place + length, frames + 1
-    return place > len(data) or (announced is not None and frames < announced)

@@ -1,7 +1,7 @@
 """The twelve General MIDI instruments, in the order of the original report.
 
 An *instrument index* is a position in :data:`INSTRUMENTS`; it is also the network's output
-and the column of every label array. A *program* is the General MIDI number, 0 to 127.
+and the column of every label array. A *program* is the General MIDI number, 0 to 127. Every chapter uses it.
 """
 
 from __future__ import annotations
@@ -40,38 +40,41 @@ _BY_NAME = {instrument.name.lower(): i for i, instrument in enumerate(INSTRUMENT
 BY_PROGRAM = {instrument.program: i for i, instrument in enumerate(INSTRUMENTS)}
 
 
-def instrument_index(which: str | int) -> int:
-    """Index into :data:`INSTRUMENTS` of a name (case does not matter) or of an index.
+def instrument_index(instrument: str | int) -> int:
+    """Index into :data:`INSTRUMENTS` of a name (in upper or lower case) or an index.
 
     Raises
     ------
     InstrumentError
         If there is no such instrument; the message suggests the nearest name.
     """
-    if isinstance(which, str):
-        if which.lower() in _BY_NAME:
-            return _BY_NAME[which.lower()]
-        near = difflib.get_close_matches(which.lower(), _BY_NAME, n=1, cutoff=0.4)
-        hint = f"did you mean '{INSTRUMENTS[_BY_NAME[near[0]]].name}'?" if near else "see il.INSTRUMENTS"
-        raise InstrumentError(f"no instrument is called '{which}'; {hint}")
+    if isinstance(instrument, str):
+        if instrument.lower() in _BY_NAME:
+            return _BY_NAME[instrument.lower()]
+        nearest = difflib.get_close_matches(instrument.lower(), _BY_NAME, n=1, cutoff=0.4)
+        hint = f"did you mean '{INSTRUMENTS[_BY_NAME[nearest[0]]].name}'?" if nearest else "see il.INSTRUMENTS"
+        raise InstrumentError(f"no instrument is called '{instrument}': {hint}")
     try:
-        index = int(which)
+        index = int(instrument)
     except (TypeError, ValueError, OverflowError):
-        raise InstrumentError(f"{which!r} is neither the name nor the index of an instrument; see il.INSTRUMENTS") from None
-    if index != which or isinstance(which, (bool, np.bool_)) or not 0 <= index < len(INSTRUMENTS):
-        raise InstrumentError(f"no instrument has index {which!r}; indices go from 0 to {len(INSTRUMENTS) - 1}")
+        raise InstrumentError(
+            f"{instrument!r} is neither the name nor the index of an instrument: see il.INSTRUMENTS"
+        ) from None
+    if index != instrument or isinstance(instrument, (bool, np.bool_)) or not 0 <= index < len(INSTRUMENTS):
+        raise InstrumentError(f"no instrument has index {instrument!r}: indices go from 0 to {len(INSTRUMENTS) - 1}")
     return index
 
 
-def instrument_indices(which: Iterable[str | int]) -> tuple[int, ...]:
-    """Ascending indices, each once, of several names or indices.
+def instrument_indices(instruments: Iterable[str | int]) -> tuple[int, ...]:
+    """Ascending indices, without repetition, of several names or indices.
 
     Raises
     ------
     InstrumentError
         If one of them does not exist or none was given.
     """
-    indices = tuple(sorted({instrument_index(w) for w in ([which] if isinstance(which, str) else which)}))
+    instruments = [instruments] if isinstance(instruments, str) else instruments
+    indices = tuple(sorted({instrument_index(instrument) for instrument in instruments}))
     if not indices:
-        raise InstrumentError("no instrument was given; name at least one of il.INSTRUMENTS")
+        raise InstrumentError("no instrument was given: name at least one of il.INSTRUMENTS")
     return indices

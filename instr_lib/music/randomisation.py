@@ -1,14 +1,13 @@
-"""One music, played in many ways: what is drawn by lot in a clip besides its notes.
+"""Domain randomisation: clips whose soundfont, register, level, playing style and reverberation are random.
 
-A network that has only heard one soundfont may know the soundfont and not the instruments. Here each instrument of each
-clip is played by a soundfont drawn by lot, in a register, at a level and in a manner drawn by lot, in a room drawn by lot;
-always without regard to which instrument it is, so that nothing of it is a clue. This is domain randomisation (Tobin et al.
-2017, arXiv:1703.06907). A varied clip is a pure function of (variation, seed, split, index). Chapter 9 uses all of it.
+A network that has only heard one soundfont may learn the soundfont instead of the instruments. Here each instrument of
+each clip gets a random soundfont, register, level and playing style, and each clip a random reverberation, all drawn
+independently of the instruments, so that none of it is a clue. This is domain randomisation (Tobin et al. 2017,
+arXiv:1703.06907). A clip is a pure function of (settings, seed, split, index). Chapter 9 uses all of it.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -19,15 +18,15 @@ from scipy import signal
 from ..constants import CLIP_SAMPLES, SAMPLE_RATE
 from ..errors import InputError
 from .instruments import INSTRUMENTS
-from .score import PITCHES, Score
+from .score import PITCHES, Note, Score
 from .soundfonts import SOUNDFONTS, check_soundfont, find_soundfont, soundfont_sha256
-from .synth import Synth, SynthOverrides
+from .synth import SynthOverrides, cached_synth
 
-# Lowest and highest note that each is asked to play: about what players of it can, and always the report's octave too.
+# Lowest and highest pitch of each instrument: about what players of it can play, and always the report's octave too.
 PITCH_RANGES = (
     (28, 100), (40, 84), (36, 91), (60, 96), (60, 96), (28, 72), (52, 84), (36, 96), (36, 96), (55, 96), (44, 88), (36, 91),
 )  # fmt: skip
-# Programs of General MIDI that are the same instrument, or nearly, in another make: counted from 0, of any soundfont.
+# By instrument index, General MIDI programs that are the same instrument, or a close relative: counted from 0.
 RELATED_PROGRAMS: Mapping[int, tuple[int, ...]] = {
     0: (0, 1),  # grand and bright piano
     2: (48, 49),  # two string ensembles
@@ -37,32 +36,53 @@ RELATED_PROGRAMS: Mapping[int, tuple[int, ...]] = {
     9: (40, 40, 110),  # violin, fiddle
     10: (64, 65, 66, 67),  # soprano, alto, tenor and baritone saxophone
 }
-_PLAN_STREAM = 1  # sets a clip's second generator apart from the one that draws its notes
+_PLAN_STREAM = 1  # separates the generator that draws a clip's plan from the one that draws its notes
+
+
+class RenderPlan(NamedTuple):
+    """How one clip is played.
+
+    Attributes
+    ----------
+    score : Score, with the notes as they are played
+    fonts : name of a soundfont, by instrument index
+    overrides : SynthOverrides, by instrument index
+    gains : factor, by instrument index
+    reverb : float32 (samples,), impulse response, or None
+    """
+
+    score: Score
+    fonts: dict[int, str]
+    overrides: dict[int, SynthOverrides]
+    gains: dict[int, float]
+    reverb: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class DomainRandomisation:
-    """What is drawn by lot. With nothing switched on a clip is as :func:`instr_lib.generate` has always made it.
+    """What is random in a clip besides its notes; a :class:`instr_lib.music.renderers.Renderer`.
+
+    With nothing switched on, clips sound as :func:`instr_lib.generate` makes them by default.
 
     Parameters
     ----------
-    soundfonts : names in ``instr_lib.synth.SOUNDFONTS``
+    soundfonts : names in :data:`instr_lib.music.soundfonts.SOUNDFONTS`
         Each instrument of each clip is played by one of them.
     registers : bool
-        In three clips of five, each instrument is moved to somewhere in its range (``PITCH_RANGES``).
+        In three clips of five, each instrument is transposed to a random place in its range (``PITCH_RANGES``).
     levels : bool
-        Velocities from 20 to 127, and each instrument turned up or down by -12 to 6 dB.
+        Velocities from 20 to 127, and a gain of -12 to 6 dB for each instrument.
     overrides : bool
-        Tuning, filter, envelope and vibrato, instrument by instrument.
+        Tuning, filter, envelope and vibrato of each instrument.
     related_programs : bool
-        Another make of the instrument, if General MIDI has one (``RELATED_PROGRAMS``).
+        A related program of the instrument, if General MIDI has one (``RELATED_PROGRAMS``).
     reverb : bool
-        In three clips of five, a room with 0.15 to 1.5 s of reverberation.
+        In three clips of five, a reverberation of 0.15 to 1.5 s.
 
     Raises
     ------
     InputError
-        If there is no soundfont, or one that is not known.
+        If no soundfont is given, or an unknown one.
     """
 
     soundfonts: tuple[str, ...] = ("FluidR3",)
@@ -76,78 +96,70 @@ class DomainRandomisation:
         unknown = [name for name in self.soundfonts if name not in SOUNDFONTS]
         if unknown or not self.soundfonts:
             raise InputError(f"soundfonts must be some of {', '.join(SOUNDFONTS)}, not {unknown or 'none'}")
-        # Always in one order, each once: the same soundfonts are the same variation.
+        # In one order and without repetition: the same soundfonts make equal objects.
         object.__setattr__(self, "soundfonts", tuple(name for name in SOUNDFONTS if name in self.soundfonts))
 
+    @classmethod
+    def from_settings(cls, settings: Mapping) -> DomainRandomisation | None:
+        """The object whose :meth:`settings` a dataset's manifest holds; None if it holds those of another renderer."""
+        return cls(**settings["variation"]) if "variation" in settings else None
+
     def settings(self) -> dict:
-        """All that the sound depends on, in plain numbers and text. Raises SoundfontError if a soundfont is missing."""
+        """All that the sound depends on, for the manifest. Raises SoundfontError if a soundfont is missing."""
         fonts = {name: soundfont_sha256(check_soundfont(find_soundfont(name))) for name in self.soundfonts}
-        return {**asdict(self), "soundfonts": fonts}
+        return {
+            "soundfont": {"name": ", ".join(fonts), "sha256": ", ".join(fonts.values())},
+            "variation": {**asdict(self), "soundfonts": fonts},
+        }
+
+    def sample_plan(self, score: Score, address: tuple[int, int, int]) -> RenderPlan:
+        """How a score is played.
+
+        Parameters
+        ----------
+        score : Score
+        address : three whole numbers, not negative
+            Seed, number of the split, and index of the clip: the only source of randomness.
+        """
+        rng = np.random.default_rng([*address, _PLAN_STREAM])
+        notes, fonts, overrides, gains = list(score.notes), {}, {}, {}
+        for index in score.instruments:
+            # The same numbers are drawn whatever is switched on, so that two settings differ only in what they name.
+            font, transposed, register, velocity, level, program = rng.random(6)
+            style = rng.random(len(_GENERATOR_RANGES) * 2)
+            fonts[index] = self.soundfonts[int(font * len(self.soundfonts))]
+            shift = _shift(index, register) if self.registers and transposed < 0.6 else 0
+            force = 0.4 + 0.9 * velocity if self.levels else None
+            notes = [_changed(note, shift, force) if note.instrument == index else note for note in notes]
+            gains[index] = float(10 ** ((-12 + 18 * level) / 20)) if self.levels else 1.0
+            programs = RELATED_PROGRAMS.get(index, ()) if self.related_programs else ()
+            overrides[index] = SynthOverrides(
+                generators=_sample_generators(style) if self.overrides else {},
+                program=programs[int(program * len(programs))] if programs else None,
+            )
+        reverb = _sample_reverb(rng) if self.reverb and rng.random() < 0.6 else None
+        return RenderPlan(Score(tuple(notes)), fonts, overrides, gains, reverb)
+
+    def render(self, score: Score, address: tuple[int, int, int]) -> np.ndarray:
+        """The mix of one clip, float32 (220_500,)."""
+        return render(self.sample_plan(score, address))
 
 
-class RenderPlan(NamedTuple):
-    """What was drawn for one clip.
-
-    Attributes
-    ----------
-    score : Score, with the notes as they are played
-    fonts : name of a soundfont, by instrument index
-    overrides : Playing, by instrument index
-    gains : factor, by instrument index
-    reverb : float32 (samples,), impulse response, or None
-    """
-
-    score: Score
-    fonts: dict[int, str]
-    overrides: dict[int, SynthOverrides]
-    gains: dict[int, float]
-    reverb: np.ndarray | None
+def _shift(instrument: int, share: float) -> int:
+    """Semitones that move the report's octave to a place in the instrument's range, 0 for the lowest to 1."""
+    low, high = PITCH_RANGES[instrument]
+    return int(low + share * (high - (PITCHES[1] - PITCHES[0]) - low + 1)) - PITCHES[0]
 
 
-def sample_plan(score: Score, variation: DomainRandomisation, address: tuple[int, int, int]) -> RenderPlan:
-    """Draw how a score is to be played.
-
-    Parameters
-    ----------
-    score : Score
-    variation : Variation
-    address : three whole numbers, not negative
-        The only source of chance: seed, split and index of the clip.
-    """
-    rng = np.random.default_rng([*address, _PLAN_STREAM])
-    notes, fonts, overrides, gains = list(score.notes), {}, {}, {}
-    for index in score.instruments:
-        # The same numbers are drawn whatever is switched on, so that two variations differ only in what they say.
-        font, away, place, louder, gain, relative = rng.random(6)
-        manner = rng.random(len(_GENERATOR_RANGES) * 2)
-        fonts[index] = variation.soundfonts[int(font * len(variation.soundfonts))]
-        shift = 0
-        if variation.registers and away < 0.6:
-            low, high = PITCH_RANGES[index]
-            shift = int(low + place * (high - (PITCHES[1] - PITCHES[0]) - low + 1)) - PITCHES[0]
-        force = 0.4 + 0.9 * louder if variation.levels else 1.0
-        notes = [
-            note._replace(pitch=note.pitch + shift, velocity=int(np.clip(round(note.velocity * force), 20, 127)))
-            if note.instrument == index and (shift or variation.levels)
-            else note
-            for note in notes
-        ]
-        gains[index] = float(10 ** ((-12 + 18 * gain) / 20)) if variation.levels else 1.0
-        programs = RELATED_PROGRAMS.get(index, ()) if variation.related_programs else ()
-        overrides[index] = SynthOverrides(
-            generators=_sample_generators(manner) if variation.overrides else {},
-            program=programs[int(relative * len(programs))] if programs else None,
-        )
-    return RenderPlan(
-        Score(tuple(notes)),
-        fonts,
-        overrides,
-        gains,
-        _sample_reverb(rng) if variation.reverb and rng.random() < 0.6 else None,
-    )
+def _changed(note: Note, shift: int, force: float | None) -> Note:
+    """A note transposed, and played with a multiple of its velocity."""
+    if force is None and not shift:
+        return note
+    velocity = round(note.velocity * (1.0 if force is None else force))
+    return note._replace(pitch=note.pitch + shift, velocity=int(np.clip(velocity, 20, 127)))
 
 
-# Generator, how often it is changed, and the offsets between which it is drawn then.
+# Generator, probability that it is changed, and the range of the offset, which is uniform.
 _GENERATOR_RANGES = (
     ("fineTune", 0.7, -35, 35),  # cents
     ("initialFilterFc", 0.5, -3600, 600),  # cents
@@ -162,15 +174,19 @@ _GENERATOR_RANGES = (
 
 
 def _sample_generators(shares: np.ndarray) -> dict[str, float]:
-    """Two numbers from 0 to 1 for each of ``_GENERATOR_RANGES``: whether, and how much."""
+    """Offsets from two numbers from 0 to 1 for each of ``_GENERATOR_RANGES``: whether it is changed, and how much."""
     rows = zip(_GENERATOR_RANGES, shares.reshape(-1, 2), strict=True)
-    return {name: float(low + share * (high - low)) for (name, often, low, high), (luck, share) in rows if luck < often}
+    return {
+        name: float(low + share * (high - low))
+        for (name, probability, low, high), (draw, share) in rows
+        if draw < probability
+    }
 
 
 def _sample_reverb(rng: np.random.Generator) -> np.ndarray:
-    """Direct sound, and noise that dies away (Moorer 1979, doi:10.2307/3680280): float32 impulse response.
+    """Direct sound and exponentially decaying noise (Moorer 1979, doi:10.2307/3680280): float32 impulse response.
 
-    Reverberation time 0.15 to 1.5 s, 6 to 25 dB below the direct sound in all, up to 20 ms behind it, and duller than it.
+    Reverberation time 0.15 to 1.5 s, 6 to 25 dB below the direct sound in all, up to 20 ms after it, and low-pass filtered.
     """
     seconds, level = 0.15 * 10 ** rng.random(), -25 + 19 * rng.random()
     times = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
@@ -182,33 +198,34 @@ def _sample_reverb(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([[1.0], np.zeros(late), tail]).astype(np.float32)
 
 
-@functools.cache
-def cached_synth(name: str) -> Synth:
-    """The one synth of this process for a soundfont in ``SOUNDFONTS``."""
-    return Synth(find_soundfont(name))
-
-
 def render_stems(plan: RenderPlan) -> np.ndarray:
-    """The sound of each instrument, in the room: float32 (k, 220_500) in order of ``lot.score.instruments``.
+    """The sound of each instrument with its reverberation: float32 (k, 220_500) in order of ``plan.score.instruments``.
 
     Their sum is the mix. Raises SoundfontError if a soundfont is missing.
     """
-    stems = np.empty((len(plan.score.instruments), CLIP_SAMPLES), np.float32)
-    for stem, index in zip(stems, plan.score.instruments, strict=True):
-        one = cached_synth(plan.fonts[index]).render(plan.score.only(index), {index: plan.overrides[index]})
-        stem[:] = one * np.float32(plan.gains[index])
+    stems = _dry_stems(plan)
     return stems if plan.reverb is None else _apply_reverb(stems, plan.reverb)
 
 
 def render(plan: RenderPlan) -> np.ndarray:
-    """The mix, float32 (220_500,): the sum of :func:`render_stems`, to rounding, with the room put on once."""
-    mix = render_stems(plan._replace(reverb=None)).sum(0)
+    """The mix, float32 (220_500,): to rounding the sum of :func:`render_stems`, with the reverberation applied once."""
+    mix = _dry_stems(plan).sum(0)
     return mix if plan.reverb is None else _apply_reverb(mix, plan.reverb)
 
 
+def _dry_stems(plan: RenderPlan) -> np.ndarray:
+    stems = np.empty((len(plan.score.instruments), CLIP_SAMPLES), np.float32)
+    for stem, index in zip(stems, plan.score.instruments, strict=True):
+        synth = cached_synth(find_soundfont(plan.fonts[index]))
+        sound = synth.render(plan.score.only(index), {index: plan.overrides[index]})
+        stem[:] = sound * np.float32(plan.gains[index])
+    return stems
+
+
 def _apply_reverb(sound: np.ndarray, reverb: np.ndarray) -> np.ndarray:
-    found = signal.oaconvolve(sound, np.broadcast_to(reverb, (*sound.shape[:-1], len(reverb))), axes=-1)
-    return found[..., :CLIP_SAMPLES].astype(np.float32)
+    """Convolved with an impulse response, and cut to the length of a clip: float32 (..., 220_500) to the same."""
+    wet = signal.oaconvolve(sound, np.broadcast_to(reverb, (*sound.shape[:-1], len(reverb))), axes=-1)
+    return wet[..., :CLIP_SAMPLES].astype(np.float32)
 
 
 assert len(PITCH_RANGES) == len(INSTRUMENTS)

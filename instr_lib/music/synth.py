@@ -1,38 +1,38 @@
-"""From a score to sound, as a mix and as stems. The only module that knows FluidSynth.
+"""From a score to sound, as a mix and as stems, with FluidSynth.
 
-Sound is float32 mono at 44 100 Hz, 220 500 samples a clip, within -1 and 1. A *stem* is the sound
-of one instrument alone; the *mix* is by definition the sum of the stems. Chapter 1 listens to both.
+Sound is float32 mono at 44 100 Hz, 220 500 samples per clip, within -1 and 1. A *stem* is the sound
+of one instrument alone; the *mix* is by definition the sum of the stems. Chapter 1 listens to both,
+chapter 8 uses :class:`SynthOverrides`, chapter 10 plays whole pieces.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import io
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import numpy as np
 
 from ..constants import CLIP_SAMPLES, SAMPLE_RATE
 from ..errors import ScoreError, SoundfontError, SynthError
+from ._fluidsynth import bindings
+from ._fluidsynth import fluidsynth_version as fluidsynth_version  # the public place of it
 from .instruments import INSTRUMENTS, instrument_index
-from .score import Event, Note, Score
-from .soundfonts import _REMEDY, check_soundfont, find_soundfont
+from .midi import Event
+from .score import Score
+from .soundfonts import check_soundfont, find_soundfont, remedy
 
 _BLOCK = 64  # FluidSynth lets an event take effect only at the start of a block of 64 frames
-_BLOCKS = -(-CLIP_SAMPLES // _BLOCK)
 # The loudest of 8000 mixes then peaks below 1. It must be a float: an integer is ignored.
 _GAIN = 1.0
 _POLYPHONY = 128  # the default, 256, costs a tenth of the rendering time and is never reached
 _DRUMS = (128, 0)  # bank and program that channel 10 is given when a font is attached
-# What a soundfont lets one change about a sound, by its name in the SF2 specification, section 8.1.3. Units: cents
-# of pitch or of a filter's frequency; timecents, of which 1200 double a time; centibels.
+# Parameters of a sound that can be changed, by their names in the SF2 specification, section 8.1.3. Units: cents of
+# pitch or of a filter's frequency; timecents, of which 1200 double a time; centibels.
 GENERATORS = {
     "vibLfoToPitch": 6,
     "initialFilterFc": 8,
@@ -50,56 +50,12 @@ GENERATORS = {
 }
 BEND_RANGE = 2.0  # semitones up and down that a pitch bend reaches
 _BEND_STEP = 0.01  # seconds between two values of a bend
-
-
-@functools.cache
-def _fluidsynth() -> SimpleNamespace:
-    """The C functions we call. pyfluidsynth has most of them; it leaves out those below."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # with CI set it prints where it found the library
-            fs = importlib.import_module("fluidsynth")
-    except (ImportError, OSError) as error:
-        raise SynthError(
-            f"the FluidSynth library cannot be loaded ({error}); install it (Debian, Ubuntu: 'apt-get install "
-            "libfluidsynth3', macOS: 'brew install fluid-synth') and the Python package pyfluidsynth (not 'fluidsynth')"
-        ) from None
-    from ctypes import c_float, c_int, c_void_p
-
-    def bind(name, result, *types):
-        function = fs.cfunc(name, result, *((f"a{i}", t, 1) for i, t in enumerate(types)))
-        if function is None:
-            raise SynthError(f"this FluidSynth library lacks {name}; install FluidSynth 2.2 or newer")
-        return function
-
-    p, i = c_void_p, c_int
-    lib = SimpleNamespace(
-        write_float=bind("fluid_synth_write_float", i, p, i, p, i, i, p, i, i),
-        pin_preset=bind("fluid_synth_pin_preset", i, p, i, i, i),
-        add_sfont=bind("fluid_synth_add_sfont", i, p, p),
-        remove_sfont=bind("fluid_synth_remove_sfont", i, p, p),
-        set_gen=bind("fluid_synth_set_gen", i, p, i, i, c_float),
-        module=fs,
-    )
-    # Every new synth without a font would print 16 warnings to stderr; failures reach us as
-    # return values. Levels: 0 panic, 1 error, 2 warning.
-    set_log = bind("fluid_set_log_function", p, i, p, p)
-    for level in (0, 1, 2):
-        set_log(level, None, None)
-    return lib
-
-
-def fluidsynth_version() -> str:
-    """Version of the FluidSynth library, such as ``2.3.1``."""
-    from ctypes import byref, c_int
-
-    numbers = [c_int() for _ in range(3)]
-    _fluidsynth().module.fluid_version(*(byref(n) for n in numbers))
-    return ".".join(str(n.value) for n in numbers)
+_KINDS = ("note_off", "pitchwheel", "note_on")  # in this order where they fall on the same frame
 
 
 @dataclass(frozen=True)
 class SynthOverrides:
-    """How an instrument is to be played, other than the soundfont has it.
+    """Changes to how an instrument is played: to the soundfont's own parameters, or to what a player controls.
 
     Parameters
     ----------
@@ -108,9 +64,9 @@ class SynthOverrides:
     controllers : mapping of MIDI controller numbers to values, both 0 to 127
         ``{1: 127}`` turns the modulation wheel all the way up.
     pitch_bend : function of seconds since a note's onset (array) to semitones, optional
-        Followed anew for each note, in steps of 10 ms, within ``BEND_RANGE``.
+        Starts anew with each note; in steps of 10 ms, within ``BEND_RANGE``.
     program : int, optional
-        Another General MIDI program than the instrument's own, 0 to 127: another make of it.
+        A General MIDI program, 0 to 127, instead of the instrument's own.
 
     Raises
     ------
@@ -128,19 +84,19 @@ class SynthOverrides:
             raise SynthError(f"program {self.program} does not exist: it is a whole number from 0 to 127")
         for name in self.generators:
             if name not in GENERATORS:
-                raise SynthError(f"{name!r} is no generator we know: use one of {', '.join(GENERATORS)}")
+                raise SynthError(f"{name!r} is not a known generator: use one of {', '.join(GENERATORS)}")
         for number, value in self.controllers.items():
             if number not in range(128) or value not in range(128):
                 raise SynthError(f"controller {number} = {value} does not exist: both are whole numbers from 0 to 127")
 
 
-_AS_IS = SynthOverrides()
+_NO_OVERRIDES = SynthOverrides()
 
 
 class Synth:
-    """Renders scores with FluidSynth, the same samples for the same score, always.
+    """Renders scores with FluidSynth: the same score always gives the same samples.
 
-    A synth that has played carries state into the next note, so every stem gets a fresh one; the
+    A FluidSynth synth that has played carries state into the next note, so every stem gets a fresh one; the
     loaded soundfont, with the twelve programs pinned in memory, is moved from synth to synth.
 
     Parameters
@@ -163,7 +119,7 @@ class Synth:
         self.soundfont = check_soundfont(find_soundfont() if soundfont is None else soundfont)
         self.effects = bool(effects)
         self._lock = threading.Lock()
-        lib = _fluidsynth()
+        lib = bindings()
         fs = lib.module
         self._settings = fs.new_fluid_settings()
         for name, value in {
@@ -180,11 +136,11 @@ class Synth:
         number = fs.fluid_synth_sfload(self._home, os.fsencode(self.soundfont), 0)
         if number < 0:
             self._delete(lib, self._settings, self._home, None)
-            raise SoundfontError(f"FluidSynth cannot read the soundfont {self.soundfont}: it is damaged; {_REMEDY}")
-        lacking = [i for i in INSTRUMENTS if lib.pin_preset(self._home, number, 0, i.program) != 0]
-        if lacking:
+            raise SoundfontError(f"FluidSynth cannot read the soundfont {self.soundfont}: it is damaged: {remedy()}")
+        missing = [i for i in INSTRUMENTS if lib.pin_preset(self._home, number, 0, i.program) != 0]
+        if missing:
             self._delete(lib, self._settings, self._home, None)
-            names = ", ".join(f"{i.name} (program {i.program})" for i in lacking)
+            names = ", ".join(f"{i.name} (program {i.program})" for i in missing)
             raise SoundfontError(f"the soundfont {self.soundfont} lacks {names}; use a General MIDI soundfont")
         # Attaching a font selects the drums on channel 10; unpinned they would be read each time (7 ms).
         lib.pin_preset(self._home, number, *_DRUMS)
@@ -209,8 +165,8 @@ class Synth:
         Parameters
         ----------
         score : Score
-        overrides : mapping of instruments (names or indices) to Playing, optional
-            Those that are not to be played as the soundfont has them.
+        overrides : mapping of instruments (names or indices) to SynthOverrides, optional
+            The other instruments are played as the soundfont has them.
 
         Returns
         -------
@@ -219,66 +175,56 @@ class Synth:
         """
         if not isinstance(score, Score):
             raise ScoreError(f"expected an il.Score, got {type(score).__name__}; read MIDI with il.Score.from_midi")
-        overrides = {instrument_index(name): how for name, how in (overrides or {}).items()}
+        overrides = {instrument_index(name): changes for name, changes in (overrides or {}).items()}
         stems = np.empty((len(score.instruments), CLIP_SAMPLES), np.float32)
         for stem, index in zip(stems, score.instruments, strict=True):
-            self._render_into(stem, score, index, overrides.get(index, _AS_IS))
+            stem[:] = self._render_stem(score, index, overrides.get(index, _NO_OVERRIDES))
         return stems
 
     def render(self, score: Score, overrides: Mapping[str | int, SynthOverrides] | None = None) -> np.ndarray:
         """The mix: the sum of the stems, float32 (220_500,).
 
         One synth playing all instruments would not give this sum exactly: FluidSynth glides the panning
-        of a voice from the note that used it before, so what a note sounds like in its first two blocks
-        (3 ms) would depend on the other instruments.
+        of a voice from the note that used it before, so the first two blocks (3 ms) of a note would
+        depend on the other instruments.
         """
         return self.render_stems(score, overrides).sum(axis=0)
 
     def render_events(self, events: Iterable[Event], seconds: float) -> np.ndarray:
-        """The sound of a whole piece, all programs and drums of the soundfont at once, see :func:`score.midi_events`.
+        """The sound of a whole piece, with all programs and drums of the soundfont.
 
         Parameters
         ----------
-        events : Event, by time
-        seconds : float, how long it sounds
+        events : Event, in order of time
+            As from :func:`instr_lib.music.midi.midi_events`.
+        seconds : float, length of the sound
 
         Returns
         -------
         float32 (samples,), mono
         """
-        lib = _fluidsynth()
-        fs = lib.module
-        frames = -(-round(seconds * SAMPLE_RATE) // _BLOCK) * _BLOCK
-        left, right = np.zeros((2, frames), np.float32)
-        act = {
-            "note_on": lambda s, e: fs.fluid_synth_noteon(s, e.channel, e.first, e.second),
-            "note_off": lambda s, e: fs.fluid_synth_noteoff(s, e.channel, e.first),
-            "control_change": lambda s, e: fs.fluid_synth_cc(s, e.channel, e.first, e.second),
-            "program_change": lambda s, e: fs.fluid_synth_program_change(s, e.channel, e.first),
-            "pitchwheel": lambda s, e: fs.fluid_synth_pitch_bend(s, e.channel, e.first + 8192),
-        }
-        with self._lock:
-            synth = fs.new_fluid_synth(self._settings)
-            lib.add_sfont(synth, self._font)
+        samples = round(seconds * SAMPLE_RATE)
+        with self._fresh_synth() as (synth, _):
             for channel in range(16):  # General MIDI begins with pianos, and drums on channel 10
-                fs.fluid_synth_program_change(synth, channel, 0)
+                bindings().module.fluid_synth_program_change(synth, channel, 0)
+            return _perform(synth, [(_to_block(event.time), *event[1:]) for event in events], samples)
+
+    @contextlib.contextmanager
+    def _fresh_synth(self):
+        """A synth that has not played yet, with the soundfont attached, and the number of the soundfont in it."""
+        lib = bindings()
+        with self._lock:
+            synth = lib.module.new_fluid_synth(self._settings)
+            number = lib.add_sfont(synth, self._font)
             try:
-                now = 0
-                for event in [*events, None]:
-                    frame = frames if event is None else min(_to_block(event.time), frames)
-                    if frame > now:
-                        lib.write_float(synth, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
-                        now = frame
-                    if event is not None:
-                        act[event.kind](synth, event)
+                yield synth, number
             finally:
                 lib.remove_sfont(synth, self._font)
-                fs.delete_fluid_synth(synth)
-        return ((left + right) / 2)[: round(seconds * SAMPLE_RATE)]
+                lib.module.delete_fluid_synth(synth)
 
     def _pin(self, program: int):
         """Keep one more program's samples in memory; without that they would be read for each stem."""
-        lib = _fluidsynth()
+        lib = bindings()
         number = lib.add_sfont(self._home, self._font)
         try:
             if lib.pin_preset(self._home, number, 0, program) != 0:
@@ -289,61 +235,89 @@ class Synth:
             lib.remove_sfont(self._home, self._font)
         self._pinned.add(program)
 
-    def _render_into(self, stem: np.ndarray, score: Score, index: int, overrides: SynthOverrides):
-        events = []  # (frame, kind, ...): at the same frame a note ends, then the pitch bends, then the next note starts
-        for note in score.notes:
-            if note.instrument == index:
-                events.append((_to_block(note.onset), _ON, note.pitch, note.velocity))
-                events.append((_to_block(note.end), _OFF, note.pitch, 0))
-                if overrides.pitch_bend is not None:
-                    events += _pitch_bend_events(note, overrides.pitch_bend)
-        program = INSTRUMENTS[index].program if overrides.program is None else overrides.program
-        lib = _fluidsynth()
+    def _render_stem(self, score: Score, index: int, overrides: SynthOverrides) -> np.ndarray:
+        lib = bindings()
         fs = lib.module
-        left, right = np.empty((2, _BLOCKS * _BLOCK), np.float32)
+        events = _note_events(score, index, overrides.pitch_bend)
+        program = INSTRUMENTS[index].program if overrides.program is None else overrides.program
         with self._lock:
             if program not in self._pinned:
                 self._pin(program)
-            synth = fs.new_fluid_synth(self._settings)
-            number = lib.add_sfont(synth, self._font)
-            try:
-                if fs.fluid_synth_program_select(synth, 0, number, 0, program) != 0:
-                    raise SoundfontError(f"the soundfont {self.soundfont} lacks program {program}")
-                for controller, value in overrides.controllers.items():
-                    fs.fluid_synth_cc(synth, 0, controller, value)
-                for name, offset in overrides.generators.items():
-                    lib.set_gen(synth, 0, GENERATORS[name], offset)
-                now = 0
-                for frame, kind, value, velocity in [*sorted(events), (len(left), None, 0, 0)]:
-                    frame = min(frame, len(left))
-                    lib.write_float(synth, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
-                    now = frame
-                    if kind == _ON:
-                        fs.fluid_synth_noteon(synth, 0, value, velocity)
-                    elif kind == _OFF:
-                        fs.fluid_synth_noteoff(synth, 0, value)
-                    elif kind == _BEND:
-                        fs.fluid_synth_pitch_bend(synth, 0, value)
-            finally:
-                lib.remove_sfont(synth, self._font)
-                fs.delete_fluid_synth(synth)
-        np.add(left[:CLIP_SAMPLES], right[:CLIP_SAMPLES], out=stem)
-        stem /= 2
+        with self._fresh_synth() as (synth, number):
+            if fs.fluid_synth_program_select(synth, 0, number, 0, program) != 0:
+                raise SoundfontError(
+                    f"the soundfont {self.soundfont} lacks program {program}; use a General MIDI soundfont"
+                )
+            for controller, value in overrides.controllers.items():
+                fs.fluid_synth_cc(synth, 0, controller, value)
+            for name, offset in overrides.generators.items():
+                lib.set_gen(synth, 0, GENERATORS[name], offset)
+            return _perform(synth, events, CLIP_SAMPLES)
 
 
-_OFF, _BEND, _ON = range(3)
+def _perform(synth, events: Iterable[tuple[int, str, int, int, int]], samples: int) -> np.ndarray:
+    """What a synth plays, float32 (samples,). Events: frame, kind, channel and two numbers, in order of time."""
+    lib = bindings()
+    fs = lib.module
+    send = {
+        "note_on": lambda channel, pitch, velocity: fs.fluid_synth_noteon(synth, channel, pitch, velocity),
+        "note_off": lambda channel, pitch, _: fs.fluid_synth_noteoff(synth, channel, pitch),
+        "control_change": lambda channel, number, value: fs.fluid_synth_cc(synth, channel, number, value),
+        "program_change": lambda channel, program, _: fs.fluid_synth_program_change(synth, channel, program),
+        "pitchwheel": lambda channel, bend, _: fs.fluid_synth_pitch_bend(synth, channel, bend + 8192),
+    }
+    frames = -(-samples // _BLOCK) * _BLOCK
+    left, right = np.empty((2, frames), np.float32)
+    now = 0
+    for frame, kind, *message in [*events, (frames, None)]:
+        frame = min(frame, frames)
+        if frame > now:
+            lib.write_float(synth, frame - now, left.ctypes.data, now, 1, right.ctypes.data, now, 1)
+            now = frame
+        if kind is not None:
+            send[kind](*message)
+    left += right
+    left /= 2
+    return left[:samples]
 
 
-def _pitch_bend_events(note: Note, pitch_bend: Callable[[np.ndarray], np.ndarray]) -> list[tuple[int, int, int, int]]:
-    """Values of the pitch wheel, 0 to 16 383 with 8192 in the middle, from a note's onset to its end."""
-    since = np.arange(0, note.duration, _BEND_STEP)
-    semitones = np.broadcast_to(pitch_bend(since), since.shape)
+def _note_events(score: Score, index: int, pitch_bend: Callable | None) -> list[tuple[int, str, int, int, int]]:
+    """What one instrument plays, on channel 0, for :func:`_perform`."""
+    rows = []
+    for note in score.notes:
+        if note.instrument == index:
+            rows.append((_to_block(note.onset), _KINDS.index("note_on"), note.pitch, note.velocity))
+            rows.append((_to_block(note.end), _KINDS.index("note_off"), note.pitch, 0))
+            if pitch_bend is not None:
+                times = np.arange(0, note.duration, _BEND_STEP)
+                values = _wheel_values(pitch_bend(times), times.shape)
+                frames = [_to_block(note.onset + time) for time in times]
+                rows += [(f, _KINDS.index("pitchwheel"), value, 0) for f, value in zip(frames, values, strict=True)]
+    return [(frame, _KINDS[kind], 0, first, second) for frame, kind, first, second in sorted(rows)]
+
+
+def _wheel_values(semitones: np.ndarray, shape: tuple[int, ...]) -> list[int]:
+    """Values of the pitch wheel, -8192 to 8191."""
+    semitones = np.broadcast_to(semitones, shape)
     if not np.isfinite(semitones).all():
-        raise SynthError("the bend of a note is NaN or infinite: give semitones")
-    values = np.rint(8192 + 8192 * semitones / BEND_RANGE).clip(0, 16_383)
-    return [(_to_block(note.onset + t), _BEND, int(value), 0) for t, value in zip(since, values, strict=True)]
+        raise SynthError("the pitch bend of a note is NaN or infinite: give semitones")
+    return [int(value) - 8192 for value in np.rint(8192 + 8192 * semitones / BEND_RANGE).clip(0, 16_383)]
 
 
 def _to_block(seconds: float) -> int:
     """Nearest frame at which FluidSynth lets an event take effect; at most 0.73 ms away."""
     return round(seconds * SAMPLE_RATE / _BLOCK) * _BLOCK
+
+
+@functools.cache
+def _synth_at(soundfont: str) -> Synth:
+    return Synth(soundfont)
+
+
+_loading = threading.Lock()
+
+
+def cached_synth(soundfont: str | os.PathLike | None = None) -> Synth:
+    """The one synth of this process for a soundfont, as for :class:`Synth`, without effects."""
+    with _loading:  # a cluster's worker may ask in several threads at once
+        return _synth_at(str(find_soundfont() if soundfont is None else soundfont))

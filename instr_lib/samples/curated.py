@@ -1,8 +1,7 @@
 """Fifteen clips to look at closely: each instrument alone, and three mixtures.
 
-They travel with the library as MIDI files and as sound (FLAC, without loss at 16 bits), so that the
-chapters on explanations work on machines without a soundfont. ``python -m instr_lib.curated`` renders
-them again.
+They come with the library as MIDI files and as sound (FLAC, lossless at 16 bits), so that the chapters on
+explanations (5 to 8) work on machines without a soundfont. ``tools/curated_clips.py`` in the repository renders them.
 """
 
 from __future__ import annotations
@@ -14,16 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ..constants import SAMPLE_RATE
 from ..data.spectrogram import check_audio, log_mel
 from ..errors import AudioError
 from ..music.instruments import INSTRUMENTS
-from ..music.score import Score, random_score
-from ..music.synth import Synth
+from ..music.score import Score
 from .original_report import EXAMPLES
 
 FOLDER = Path(__file__).parent / "curated"
-# Beside the report's two mixtures, one that is hard for a person: three that can bow or blow alike.
+# The report's two mixtures, and one that is hard for a person: three instruments with similar long notes.
 MIXTURES = (*EXAMPLES[1:], ("String Ensemble 1", "Violin", "Soprano Sax"))
 
 
@@ -38,41 +35,29 @@ class CuratedClip(NamedTuple):
 
 @functools.cache
 def curated_clips() -> tuple[CuratedClip, ...]:
-    """The curated set, read from the files that ship with the library.
+    """The curated clips, read from the files that come with the library.
 
     Raises
     ------
     AudioError, ScoreError
         If a file is missing or damaged.
     """
-    return tuple(_read(stem) for stem in _stems())
+    return tuple(read_clip(file, names) for file, names in clip_files().items())
 
 
-def _stems() -> list[tuple[str, tuple[str, ...]]]:
-    """(file name without ending, instruments) of each clip, in order."""
-    sets = [(i.name,) for i in INSTRUMENTS] + list(MIXTURES)
-    return [(f"{n:02d}-{'+'.join(names).lower().replace(' ', '-')}", names) for n, names in enumerate(sets, 1)]
+def clip_files() -> dict[str, tuple[str, ...]]:
+    """Names of the instruments of each clip, by the name of its two files without their endings, in order."""
+    groups = [(instrument.name,) for instrument in INSTRUMENTS] + list(MIXTURES)
+    return {f"{n:02d}-{'+'.join(names).lower().replace(' ', '-')}": names for n, names in enumerate(groups, 1)}
 
 
-def _read(stem: tuple[str, tuple[str, ...]]) -> CuratedClip:
-    file, names = stem
+def read_clip(file: str, names: tuple[str, ...]) -> CuratedClip:
+    """One clip from its two files. Raises AudioError or ScoreError if one is missing or damaged."""
     try:
         audio, rate = soundfile.read(FOLDER / f"{file}.flac", dtype="float32")
     except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"the curated clip {FOLDER / file}.flac cannot be read ({error}): restore it") from None
+        raise AudioError(
+            f"the curated clip {FOLDER / file}.flac cannot be read ({error}): restore it, or install instr_lib again"
+        ) from None
     audio = check_audio(audio, rate)
     return CuratedClip(" + ".join(names), Score.from_midi(FOLDER / f"{file}.mid"), audio, log_mel(audio))
-
-
-def build():
-    """Draw and render the set anew into the library's folder."""
-    FOLDER.mkdir(exist_ok=True)
-    synth = Synth()
-    for number, (file, names) in enumerate(_stems()):
-        score = random_score(np.random.default_rng([2206, 3208, number]), instruments=names)
-        score.to_midi().save(FOLDER / f"{file}.mid")
-        soundfile.write(FOLDER / f"{file}.flac", synth.render(score), SAMPLE_RATE, subtype="PCM_16")
-
-
-if __name__ == "__main__":
-    build()

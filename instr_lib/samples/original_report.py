@@ -1,7 +1,7 @@
-"""The numbers of the original report, to put ours beside.
+"""The numbers of the original report, to compare ours with.
 
 M. Szczęsny, K. Królewiak, K. Łobodecki: "See the Sound of a Guitar: Concept Relevance Propagation in
-Music Spectrograms". Tuples are in the order of ``INSTRUMENTS``.
+Music Spectrograms". Tuples of twelve are in the order of ``INSTRUMENTS``. Chapters 1 to 5 compare with them.
 """
 
 N_CLIPS = 8000
@@ -30,7 +30,7 @@ LAYERS = (
     ("Linear", (12,), 812_556),
 )
 
-# The mixtures it listens to and explains.
+# The mixtures that it plays and explains.
 ACTIVE_INSTRUMENTS = (("Acoustic Grand Piano",), ("Acoustic Grand Piano", "Violin", "Trumpet", "New Age Pad"))
 EXAMPLES = (
     ("Acoustic Bass",),
