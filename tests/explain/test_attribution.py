@@ -504,10 +504,10 @@ def test_original_equals_zennit_crp_on_the_resized_spectrogram(original, composi
     sounds = pixels > 0
     by_input = normalise * (rows.T @ np.where(sounds, heat / np.where(sounds, pixels, 1), 0) @ columns)
     by_weight = rows.T @ np.where(sounds, 0, heat) @ columns
-    found = il.relevance(original, mels[:2], classes, composite=composite)
-    assert close(found, by_input + by_weight, 1e-6)
+    cells = il.relevance(original, mels[:2], classes, composite=composite)
+    assert close(cells, by_input + by_weight, 1e-6)
     # Nothing is lost or added between pixels and cells.
-    assert np.allclose(found.sum(axis=(1, 2), dtype=float), heat.sum(axis=(1, 2)), rtol=1e-4)
+    assert np.allclose(cells.sum(axis=(1, 2), dtype=float), heat.sum(axis=(1, 2)), rtol=1e-4)
     assert by_weight.any() == (composite == "epsilon_plus_flat")
 
 

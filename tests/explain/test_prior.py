@@ -1,4 +1,4 @@
-"""Training for true explanations: the penalty is what it says, and learning from it makes explanations truer."""
+"""The attribution prior: the penalty is as defined, and training with it moves relevance to own cells."""
 
 import numpy as np
 import pytest
@@ -12,26 +12,25 @@ from instr_lib.truth import source_maps, stems
 
 
 @pytest.fixture(scope="module")
-def owners(clips, tmp_path_factory):
-    return source_maps.dominant_source_map(
-        clips, tmp_path_factory.mktemp("owners") / "owners.npy", n_jobs=2, progress=False
-    )
+def source_map(clips, tmp_path_factory):
+    file = tmp_path_factory.mktemp("sources") / "sources.npy"
+    return source_maps.dominant_source_map(clips, file, n_jobs=2, progress=False)
 
 
-def test_owners_are_those_of_the_stems(clips, owners, synth):
-    assert owners.shape == (120, 128, 431) and owners.dtype == np.uint8
+def test_dominant_sources_are_those_of_the_stems(clips, source_map, synth):
+    assert source_map.shape == (120, 128, 431) and source_map.dtype == np.uint8
     for row in (0, 61, 119):
         score = clips.score(row)
         shares = stems.ownership(synth.render_stems(score))
         expected = np.zeros((128, 431), np.uint8)
         for share, index in zip(shares, score.instruments, strict=True):
             expected[share >= stems.OWNERSHIP_THRESHOLD] = index + 1
-        assert np.array_equal(owners[row], expected)
+        assert np.array_equal(source_map[row], expected)
 
 
-def test_owners_are_kept_and_belong_to_their_data(clips, synth, tmp_path):
+def test_source_maps_are_cached_and_belong_to_their_data(clips, synth, tmp_path):
     few = il.generate(tmp_path / "few", 3, n_jobs=1, progress=False)
-    file = tmp_path / "owners.npy"
+    file = tmp_path / "sources.npy"
     first = np.array(source_maps.dominant_source_map(few, file, n_jobs=1, progress=False))
     stamp = file.stat().st_mtime_ns
     assert (
@@ -42,42 +41,42 @@ def test_owners_are_kept_and_belong_to_their_data(clips, synth, tmp_path):
         source_maps.dominant_source_map(clips, file, progress=False)
 
 
-def test_penalty_is_that_of_the_heatmap(clips, owners, random_network):
-    """Worked out from ``il.relevance``, whose start only scales it."""
+def test_penalty_is_that_of_the_heatmap(clips, source_map, random_network):
+    """Computed from ``il.relevance``, which differs only by a factor, the logit."""
     model = random_network(il.CompactCNN, 1)
     several = [i for i in range(120) if clips.labels[i].sum() > 1][:6]
     mels = torch.from_numpy(clips.mels(several))[:, None]
-    penalty = prior.AttributionPrior(owners, weight=2.0, composite="epsilon_plus")
+    penalty = prior.AttributionPrior(source_map, weight=2.0, composite="epsilon_plus")
     torch.manual_seed(0)
-    found = float(penalty(model, clips, several, mels).detach())
+    value = float(penalty(model, clips, several, mels).detach())
     torch.manual_seed(0)
     rng, expected = np.random.default_rng(torch.randint(2**31, ()).item()), 0.0
     logits = il.networks.evaluation.logits(model, mels[:, 0].numpy())
     for n, clip in enumerate(several):
-        players = np.flatnonzero(clips.labels[clip])
-        targets = int(rng.choice(players))
-        heat = il.relevance(model, mels[n].numpy(), [targets], "epsilon_plus")[0] / logits[n, targets]
+        instruments = np.flatnonzero(clips.labels[clip])
+        target = int(rng.choice(instruments))
+        heat = il.relevance(model, mels[n].numpy(), [target], "epsilon_plus")[0] / logits[n, target]
         heat = heat.clip(min=0)
-        mass = {p: (heat * (owners[clip] == p + 1)).sum() / heat.sum() for p in players}
-        own, other = max(mass[targets], 1e-3), max(1e-3, *(mass[p] for p in players if p != targets))
+        mass = {i: (heat * (source_map[clip] == i + 1)).sum() / heat.sum() for i in instruments}
+        own, other = max(mass[target], 1e-3), max(1e-3, *(mass[i] for i in instruments if i != target))
         expected += -np.log(own) + 0.5 * np.logaddexp(0, 4 * np.log(other / own))
-    assert found == pytest.approx(2 * expected, rel=1e-3)
+    assert value == pytest.approx(2 * expected, rel=1e-3)
 
 
-def test_clips_with_one_player_cost_nothing(clips, owners, random_network):
+def test_clips_with_one_instrument_have_no_penalty(clips, source_map, random_network):
     alone = [i for i in range(120) if clips.labels[i].sum() == 1][:3]
     mels = torch.from_numpy(clips.mels(alone))[:, None]
-    assert float(prior.AttributionPrior(owners)(random_network(il.CompactCNN), clips, alone, mels)) == 0
+    assert float(prior.AttributionPrior(source_map)(random_network(il.CompactCNN), clips, alone, mels)) == 0
 
 
-def test_learning_from_the_penalty_makes_explanations_truer(clips, owners):
+def test_training_on_the_penalty_lowers_it(clips, source_map):
     model = il.load_model("compact").requires_grad_(True)
     several = [i for i in range(120) if clips.labels[i].sum() > 1][:8]
     mels = torch.from_numpy(clips.mels(several))[:, None]
-    penalty, optimizer = prior.AttributionPrior(owners), torch.optim.Adam(model.parameters(), 2e-5)
+    penalty, optimizer = prior.AttributionPrior(source_map), torch.optim.Adam(model.parameters(), 2e-5)
     losses = []
     for _ in range(12):
-        torch.manual_seed(0)  # the same players are asked about
+        torch.manual_seed(0)  # the same instruments are drawn
         loss = penalty(model, clips, several, mels)
         optimizer.zero_grad()
         loss.backward()
@@ -86,9 +85,9 @@ def test_learning_from_the_penalty_makes_explanations_truer(clips, owners):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, owners, tmp_path):
+def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, source_map, tmp_path):
     settings, index = il.TrainSettings(2, 20, 3e-4), np.arange(40)
-    penalty = prior.AttributionPrior(owners)
+    penalty = prior.AttributionPrior(source_map)
 
     def run(folder, settings=settings, penalty=penalty):
         model = il.load_model("compact")
@@ -117,26 +116,26 @@ def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, owners
     about = il.describe_run(clips, settings, history, penalty)
     assert about["best_epoch"] == 2 and "epsilon_plus_alpha2_beta1" in about["settings"]["penalty"]
     with pytest.raises(TrainingError, match="penalty"):
-        run(tmp_path / "cut", penalty=prior.AttributionPrior(owners, weight=0.1))
+        run(tmp_path / "cut", penalty=prior.AttributionPrior(source_map, weight=0.1))
 
 
-def test_owners_of_varied_clips_are_those_of_their_own_stems(need_soundfont, tmp_path):
+def test_dominant_sources_of_varied_clips_are_those_of_their_own_stems(need_soundfont, tmp_path):
     varied = DomainRandomisation(registers=True, levels=True, overrides=True, reverb=True)
     ds = il.generate(tmp_path / "varied", 6, variation=varied, progress=False)
-    found = source_maps.dominant_source_map(ds, tmp_path / "owners.npy", n_jobs=1, progress=False)
+    sources = source_maps.dominant_source_map(ds, tmp_path / "sources.npy", n_jobs=1, progress=False)
     for i in range(6):
         shares = il.ownership(render_stems(ds.plan(i)))
         for share, instrument in zip(shares, ds.score(i).instruments, strict=True):
-            assert np.array_equal(found[i] == instrument + 1, share >= 0.8)
+            assert np.array_equal(sources[i] == instrument + 1, share >= 0.8)
 
 
-def test_the_penalty_knows_networks_that_see_fewer_frames(clips, owners, random_network):
-    """Where every cell is one player's, it is nearly nothing if that one is asked about, and large if another is."""
+def test_the_penalty_knows_networks_with_fewer_frames(clips, source_map, random_network):
+    """If all cells are one instrument's, it is nearly 0 if that one is drawn, and large if the other one is."""
     model = random_network(il.RobustCNN)
     several = [int(np.flatnonzero(clips.labels.sum(1) == 2)[0])]
-    everywhere = np.stack([np.full_like(owners[0], 1 + np.flatnonzero(label)[0]) for label in clips.labels])
+    everywhere = np.stack([np.full_like(source_map[0], 1 + np.flatnonzero(label)[0]) for label in clips.labels])
     mels = torch.from_numpy(clips.mels(several))[:, None]
     torch.manual_seed(0)
-    mine = prior.AttributionPrior(everywhere)
-    drawn = [mine(model, clips, several, mels).item() for _ in range(12)]
-    assert min(drawn) < 0.01 and max(drawn) > 3
+    penalty = prior.AttributionPrior(everywhere)
+    values = [penalty(model, clips, several, mels).item() for _ in range(12)]
+    assert min(values) < 0.01 and max(values) > 3

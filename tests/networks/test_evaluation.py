@@ -17,7 +17,7 @@ def compact(random_network):
 
 
 @pytest.fixture
-def answers():
+def predictions():
     """Labels and predictions of 90 clips that agree in part, bool (90, 12)."""
     rng = np.random.default_rng(0)
     labels = rng.random((90, 12)) < 0.2
@@ -57,7 +57,7 @@ def test_predict_ignores_and_keeps_the_mode(compact, mels, training):
 
 
 def test_predict_keeps_layers_that_were_frozen(compact, mels):
-    """Whoever trains on with frozen batch statistics wants them frozen after a look at the predictions, too."""
+    """Training with frozen batch statistics must not unfreeze them by looking at predictions."""
     compact.train()
     compact.layers.bn1.eval()
     il.predict(compact, mels)
@@ -83,8 +83,8 @@ def test_predict_keeps_the_mode_when_it_fails(compact, mels):
 # F1
 
 
-def test_f1_equals_scikit_learn(answers):
-    labels, predicted = answers
+def test_f1_equals_scikit_learn(predictions):
+    labels, predicted = predictions
     expected = f1_score(labels, predicted, average=None)
     assert len(set(expected.round(3))) > 6
     assert np.allclose(il.f1_scores(labels, predicted), expected, atol=1e-12)
@@ -92,53 +92,76 @@ def test_f1_equals_scikit_learn(answers):
 
 
 def test_f1_by_hand():
-    """Two hits, one miss, one false alarm: F1 = 2 · 2 / (3 + 3); no hit at all: 0; nothing to find or found: NaN."""
+    """Two hits, one miss, one false alarm: F1 = 2 · 2 / (3 + 3); no hit: 0; neither played nor predicted: NaN."""
     labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]])
     predicted = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
     assert np.allclose(il.f1_scores(labels, predicted), [2 / 3, 0, np.nan], equal_nan=True)
 
 
-def test_bootstrap_equals_a_slow_loop(answers):
-    labels, predicted = answers
-    macro, each = il.bootstrap_f1(labels, predicted, n_resamples=150, level=0.9, seed=5)
+def f1_by_counts(labels, predicted):
+    """F1 = 2 TP / (positives + predicted positives), NaN where both are 0: what f1_scores was before it was sklearn's."""
+    labels, predicted = labels.astype(bool), predicted.astype(bool)
+    both, total = (labels & predicted).sum(0), labels.sum(0) + predicted.sum(0)
+    return np.divide(2 * both, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+@pytest.mark.parametrize("n_clips, n_classes", [(1, 12), (2, 12), (7, 12), (300, 12), (40, 1), (40, 2)])
+def test_f1_equals_the_definition_bit_for_bit(n_clips, n_classes):
+    rng = np.random.default_rng(n_clips)
+    undefined = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            labels = rng.random((n_clips, n_classes)) < rng.uniform(0, 0.5)
+            predicted = labels ^ (rng.random(labels.shape) < rng.uniform(0, 0.5))
+            labels[:, rng.integers(n_classes)] = False
+            scores = il.f1_scores(labels, predicted)
+            assert np.array_equal(scores, f1_by_counts(labels, predicted), equal_nan=True)
+            undefined += np.isnan(scores).sum()
+    assert undefined or n_clips > 7
+
+
+def test_bootstrap_equals_a_slow_loop(predictions):
+    labels, predicted = predictions
+    macro, per_class = il.bootstrap_f1(labels, predicted, n_resamples=150, level=0.9, seed=5)
     scores = []
     for counts in np.random.default_rng(5).multinomial(90, [1 / 90] * 90, 150):
         rows = np.repeat(np.arange(90), counts)
         scores.append(f1_score(labels[rows], predicted[rows], average=None, zero_division=np.nan))
-    assert np.allclose(each.value, f1_score(labels, predicted, average=None))
-    assert np.allclose(each.low, np.nanpercentile(scores, 5, axis=0))
-    assert np.allclose(each.high, np.nanpercentile(scores, 95, axis=0))
+    assert np.allclose(per_class.value, f1_score(labels, predicted, average=None))
+    assert np.allclose(per_class.low, np.nanpercentile(scores, 5, axis=0))
+    assert np.allclose(per_class.high, np.nanpercentile(scores, 95, axis=0))
     assert macro.value == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert macro.low == pytest.approx(np.percentile(np.nanmean(scores, axis=1), 5))
     assert macro.high == pytest.approx(np.percentile(np.nanmean(scores, axis=1), 95))
-    assert (each.low <= each.value).all() and (each.value <= each.high).all()
+    assert (per_class.low <= per_class.value).all() and (per_class.value <= per_class.high).all()
 
 
-def test_bootstrap_depends_on_its_seed_alone(answers):
-    first = il.bootstrap_f1(*answers, n_resamples=50, seed=1)
+def test_bootstrap_depends_on_its_seed_alone(predictions):
+    first = il.bootstrap_f1(*predictions, n_resamples=50, seed=1)
     np.random.seed(0)
-    assert np.array_equal(il.bootstrap_f1(*answers, n_resamples=50, seed=1)[1].low, first[1].low)
-    assert not np.array_equal(il.bootstrap_f1(*answers, n_resamples=50, seed=2)[1].low, first[1].low)
+    assert np.array_equal(il.bootstrap_f1(*predictions, n_resamples=50, seed=1)[1].low, first[1].low)
+    assert not np.array_equal(il.bootstrap_f1(*predictions, n_resamples=50, seed=2)[1].low, first[1].low)
 
 
-def test_bootstrap_of_perfect_answers_is_certain(answers):
-    macro, _ = il.bootstrap_f1(answers[0], answers[0], n_resamples=50)
+def test_bootstrap_of_perfect_predictions_is_certain(predictions):
+    macro, _ = il.bootstrap_f1(predictions[0], predictions[0], n_resamples=50)
     assert macro == (1, 1, 1)
 
 
-def test_bootstrap_is_nan_where_f1_is_undefined_and_does_not_warn(answers):
-    """A warning would appear on the page of a short run, where an instrument may well be missing."""
-    labels, predicted = (np.array(x) for x in answers)
+def test_bootstrap_is_nan_where_f1_is_undefined_and_does_not_warn(predictions):
+    """In short runs instruments are missing, and a warning would appear on the page."""
+    labels, predicted = (np.array(x) for x in predictions)
     labels[:, 4] = predicted[:, 4] = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        macro, each = il.bootstrap_f1(labels, predicted, n_resamples=50)
-    assert np.isnan([each.value[4], each.low[4], each.high[4]]).all()
-    assert np.isfinite(np.delete(each, 4, axis=1)).all()
-    assert macro.value == pytest.approx(np.nanmean(each.value))
+        macro, per_class = il.bootstrap_f1(labels, predicted, n_resamples=50)
+    assert np.isnan([per_class.value[4], per_class.low[4], per_class.high[4]]).all()
+    assert np.isfinite(np.delete(per_class, 4, axis=1)).all()
+    assert macro.value == pytest.approx(np.nanmean(per_class.value))
 
 
-# Scores of the test
+# Scores on test clips
 
 
 @pytest.fixture(scope="module")
@@ -149,19 +172,18 @@ def few(need_soundfont, tmp_path_factory) -> il.ClipDataset:
 
 def test_scores_are_those_of_predict_and_bootstrap(compact, few):
     scores = il.evaluate(compact, few)
-    said = il.predict(compact, few.mels()) > 0.5
-    macro, each = il.bootstrap_f1(few.labels, said)
+    macro, per_class = il.bootstrap_f1(few.labels, il.predict(compact, few.mels()) > 0.5)
     assert list(scores["f1"]) == [i.name for i in il.INSTRUMENTS]
-    for place, end in enumerate(("value", "low", "high")):
-        assert scores["macro_f1"][end] == pytest.approx(macro[place], abs=1e-6)
-        for name, f1 in zip(scores["f1"], each[place], strict=True):
+    for position, end in enumerate(("value", "low", "high")):
+        assert scores["macro_f1"][end] == pytest.approx(macro[position], abs=1e-6)
+        for name, f1 in zip(scores["f1"], per_class[position], strict=True):
             assert scores["f1"][name][end] == (None if np.isnan(f1) else pytest.approx(f1, abs=1e-6))
     about = {key: scores[key] for key in ("n_clips", "seed", "split", "fingerprint", "threshold")}
     assert about == {"n_clips": 3, "seed": 5, "split": "test", "fingerprint": few.fingerprint, "threshold": 0.5}
 
 
 def test_scores_fit_into_json(few, tmp_path):
-    """Also where an instrument has no F1, because it is neither played nor heard."""
+    """Also where an instrument has no F1, because it is neither played nor predicted."""
     silent = il.CompactCNN()
     with torch.no_grad():
         silent.layers.linear.weight.zero_()
@@ -175,6 +197,6 @@ def test_scores_fit_into_json(few, tmp_path):
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores == il.add_info(path, test=scores)["test"]
 
 
-def test_scores_of_clips_that_were_learned_from_are_refused(compact, clips):
+def test_scores_of_training_clips_are_refused(compact, clips):
     with pytest.raises(il.InputError, match=r"clips.*'train'.*split='test'"):
         il.evaluate(compact, clips)

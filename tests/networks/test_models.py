@@ -1,4 +1,4 @@
-"""The two networks, and their weights on disk."""
+"""The networks, and their weights on disk."""
 
 import hashlib
 import io
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import instr_lib as il
+from instr_lib.networks import weights
 from instr_lib.networks.models import Preprocess
 from instr_lib.samples import original_report
 
@@ -71,12 +72,12 @@ def test_pooling_before_relu_equals_after(network, mels):
 
 
 def test_silence_is_zero_at_the_networks_input():
-    """To -80 dB belongs 0, exactly; to 0 dB 1; beyond the scale nothing changes any more."""
+    """-80 dB becomes exactly 0, 0 dB becomes 1; values beyond the scale are clipped."""
     db = torch.tensor([-90.0, -80.0, -40.0, 0.0, 5.0]).reshape(1, 1, 1, 5)
     assert Preprocess()(db).flatten().tolist() == [0, 0, 0.5, 1, 1]
 
 
-def test_original_sees_the_same_enlarged_picture_three_times(mels):
+def test_original_gets_the_resized_spectrogram_on_three_equal_channels(mels):
     mel = torch.from_numpy(mels[:1])[:, None]
     picture = il.OriginalCNN().preprocess(mel)
     assert picture.shape == (1, 3, 400, 400)
@@ -100,14 +101,14 @@ def test_weights_come_back_bit_for_bit(network, mels, tmp_path):
     assert not list(tmp_path.glob("**/*.part"))
 
 
-def test_what_is_known_about_the_weights_is_beside_them(tmp_path):
+def test_the_description_is_beside_the_weights(tmp_path):
     path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", epochs=5, macro_f1=0.9)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert il.model_info(path) == {"architecture": "compact", "sha256": sha256, "epochs": 5, "macro_f1": 0.9}
     assert json.loads((tmp_path / "weights.json").read_text()) == il.model_info(path)
 
 
-def test_more_is_added_beside_the_weights(tmp_path):
+def test_add_info_extends_the_description(tmp_path):
     path = il.save_model(il.CompactCNN(), tmp_path / "weights.safetensors", epochs=5)
     before = il.model_info(path)
     assert il.add_info(path, test={"value": 0.5, "low": None}, epochs=6) == il.model_info(path)
@@ -122,7 +123,7 @@ def test_what_json_cannot_hold_changes_nothing(bad, tmp_path, hashes):
     before = hashes(tmp_path)
     for write in (lambda **k: il.add_info(path, **k), lambda **k: il.save_model(il.CompactCNN(), path, **k)):
         with pytest.raises(il.WeightsError, match=r"weights\.json.*None"):
-            write(curve=[{"val_f1": bad}])
+            write(history=[{"val_f1": bad}])
         assert hashes(tmp_path) == before
 
 
@@ -151,6 +152,49 @@ def test_published_weights_are_found_by_name(random_network, tmp_path, monkeypat
         il.save_model(network, tmp_path / f"{name}.safetensors", name=name)
         assert torch.equal(il.load_model(name).layers.linear.weight, network.layers.linear.weight)
         assert il.model_info(name)["name"] == name
+
+
+def test_every_published_file_loads_by_its_name():
+    """And nothing else is in the folder."""
+    folder = Path(weights.__file__).with_name("weights")
+    assert {file.name for file in folder.iterdir()} == {
+        f"{name}.{end}" for name in weights.PUBLISHED for end in ("json", "safetensors")
+    }
+    for name, architecture in weights.PUBLISHED.items():
+        model = il.load_model(name, folder=folder)
+        assert type(model) is il.ARCHITECTURES[architecture] and not model.training
+        assert il.model_info(name, folder=folder)["architecture"] == architecture
+    assert set(il.models_info(folder)) == set(weights.PUBLISHED)
+
+
+def test_names_and_architectures_are_two_registries():
+    """Every architecture is published, some under several names."""
+    assert set(weights.PUBLISHED.values()) == set(il.ARCHITECTURES)
+    assert len(weights.PUBLISHED) > len(il.ARCHITECTURES)
+    assert weights.PUBLISHED["compact-prior"] == "compact" and "compact-prior" not in il.ARCHITECTURES
+
+
+def test_a_published_name_has_its_architecture(tmp_path):
+    il.save_model(il.CompactCNN(), tmp_path / "original-1.safetensors")
+    with pytest.raises(il.WeightsError, match="'compact', not 'original'"):
+        il.load_model("original-1", folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["compact-prior", "mine"])
+def test_names_are_looked_up_in_the_folder_that_is_given(name, random_network, tmp_path, monkeypatch):
+    """Published names and others; never in the current folder or among the published weights."""
+    monkeypatch.chdir(tmp_path)
+    network = random_network(il.CompactCNN, 3)
+    il.save_model(network, tmp_path / "run" / f"{name}.safetensors", epochs=5)
+    for which in (name, f"{name}.safetensors"):
+        loaded = il.load_model(which, folder="run")
+        assert torch.equal(loaded.layers.linear.weight, network.layers.linear.weight)
+    assert il.model_info(name, folder="run")["epochs"] == 5
+    assert il.add_info(name, folder="run", epochs=6) == il.model_info(name, folder="run")
+    assert il.model_info(name, "run")["epochs"] == 6
+    assert il.add_info(name, "run", folder_of="x")["folder_of"] == "x"
+    with pytest.raises(il.WeightsError, match=r"elsewhere.*there are no weights|there are no weights at elsewhere"):
+        il.load_model(name, folder="elsewhere")
 
 
 def test_every_cut_of_the_weights_is_refused(tmp_path):
@@ -210,7 +254,7 @@ def test_a_description_of_other_weights_is_refused(tmp_path):
         il.model_info(first)
 
 
-def test_weights_alone_are_enough_to_listen(tmp_path, mels, random_network):
+def test_weights_without_a_description_load(tmp_path, mels, random_network):
     path = il.save_model(random_network(il.CompactCNN), tmp_path / "weights.safetensors")
     expected = il.predict(il.load_model(path), mels)
     path.with_suffix(".json").unlink()
@@ -246,6 +290,6 @@ def test_nothing_unpickles(save, name, tmp_path):
     assert not marker.exists()
 
 
-def test_only_our_networks_are_saved(tmp_path):
+def test_only_known_architectures_are_saved(tmp_path):
     with pytest.raises(il.InstrError, match=r"OriginalCNN|CompactCNN|architecture"):
         il.save_model(nn.Linear(2, 2), tmp_path / "weights.safetensors")

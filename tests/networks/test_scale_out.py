@@ -1,4 +1,4 @@
-"""Several machines or processes compute what one does: Dask for clips, Lightning Fabric for training."""
+"""Several machines or processes give the same result as one: Dask for clips, Lightning Fabric for training."""
 
 import json
 import os
@@ -35,7 +35,7 @@ training.one_epoch = lambda *arguments: steps.append(one_epoch(*arguments)) or s
 ds = il.ClipDataset(data)
 torch.manual_seed(0)
 model = il.CompactCNN()
-model.layers.dropout.p = 0  # each process would leave out something else
+model.layers.dropout.p = 0  # it would differ from process to process
 settings = il.TrainSettings(epochs=5, batch_size=16, learning_rate=1e-4)
 history = il.train(model, ds, range(77), range(77, 100), settings, run=run, progress=False, fabric=fabric)
 weights = sum(p.double().abs().sum().item() for p in model.state_dict().values())
@@ -45,7 +45,7 @@ with open(f"{out}-{fabric.global_rank}.json", "w") as file:
 
 
 def run_script(folder: Path, clips, devices: int) -> list[dict]:
-    """Train in that many processes; what each of them says at the end."""
+    """Train in that many processes; returns what each of them writes at the end."""
     folder.mkdir(exist_ok=True)
     (folder / "train.py").write_text(SCRIPT)
     command = [sys.executable, "train.py", str(clips.path), "run", "out", str(devices)]
@@ -69,21 +69,21 @@ def two(clips, tmp_path_factory):
 def test_two_processes_have_the_loss_curve_of_one(one, two):
     """The same global batches: the last of each epoch has 13 clips, 7 in one process and 6 in the other.
 
-    At this learning rate: training amplifies what was rounded differently, and the faster the higher it is.
+    The learning rate is low, because training amplifies rounding errors the faster the higher it is.
     """
     _, processes = two
     assert [p["world"] for p in processes] == [2, 2]
     assert len(one["losses"]) == 25
     for process in processes:
         assert np.abs(np.subtract(process["losses"], one["losses"]))[:20].max() < 1e-3
-    assert np.ptp(one["losses"][:20]) > 0.1  # and it does change
+    assert np.ptp(one["losses"][:20]) > 0.1  # and the loss does change
     assert processes[0]["weights"] == processes[1]["weights"]
-    curves = [[row["val_loss"] for row in found["history"]] for found in (one, *processes)]
+    curves = [[row["val_loss"] for row in process["history"]] for process in (one, *processes)]
     assert curves[1] == curves[2]
     assert curves[1] == pytest.approx(curves[0], abs=5e-3)
 
 
-def test_without_fabric_the_loss_curve_is_much_the_same(one, clips, monkeypatch):
+def test_without_fabric_the_loss_curve_is_nearly_the_same(one, clips, monkeypatch):
     """PyTorch's own batch normalisation rounds differently, see GlobalBatchNorm2d."""
     monkeypatch.setattr("instr_lib.networks.distributed.has_bfloat16", lambda device: False)
     with torch.random.fork_rng():
@@ -95,7 +95,7 @@ def test_without_fabric_the_loss_curve_is_much_the_same(one, clips, monkeypatch)
     assert row["train_loss"] == pytest.approx(one["history"][0]["train_loss"], abs=0.02)
 
 
-def test_a_run_of_two_processes_is_taken_up(clips, two):
+def test_a_run_of_two_processes_is_resumed(clips, two):
     folder, processes = two
     assert (folder / "run" / "checkpoint.safetensors").exists()
     again = run_script(folder, clips, 2)
@@ -106,7 +106,7 @@ def test_a_run_of_two_processes_is_taken_up(clips, two):
 
 
 def test_without_a_common_batch_norm_the_curves_would_differ(one, clips, tmp_path, monkeypatch):
-    """That the first test can fail: with statistics over each process's own clips it does."""
+    """The first test would notice statistics over each process's own clips."""
     monkeypatch.setattr(sys.modules[__name__], "SCRIPT", SCRIPT.replace("steps, one", BREAK + "steps, one"))
     process = run_script(tmp_path, clips, 2)[0]
     assert np.abs(np.subtract(process["losses"], one["losses"]))[:20].max() > 1e-3
@@ -117,7 +117,7 @@ BREAK = "import contextlib\ntraining.training_batch_norm = lambda model, fabric,
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two worker processes; the second has two threads to a process, as Dask likes it."""
+    """Two worker processes with two threads each, as is Dask's default."""
     with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster, Client(cluster) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""The training loop: what it computes, and that an interruption changes nothing."""
+"""The training loop: what it computes, and that an interrupted run ends like an uninterrupted one."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from instr_lib.networks.models import Preprocess
 
 
 class Tiny(nn.Module):
-    """A network with all that makes resuming hard (batch statistics, dropout), at a millisecond a step."""
+    """A network with what makes resuming hard (batch statistics, dropout), at a millisecond per step."""
 
     def __init__(self, dropout: float = 0.2):
         super().__init__()
-        self.front = Preprocess()
+        self.preprocess = Preprocess()
         self.layers = nn.Sequential(
             nn.Conv2d(1, 8, (8, 16), stride=(8, 16)),
             nn.BatchNorm2d(8),
@@ -27,22 +27,22 @@ class Tiny(nn.Module):
         )
 
     def forward(self, mels):
-        return self.layers(self.front(mels))
+        return self.layers(self.preprocess(mels))
 
 
-SETTINGS = il.TrainSettings(epochs=4, batch_size=16, learning_rate=3e-3, schedule="one-cycle", weight_decay=0.01)
+SETTINGS = il.TrainSettings(epochs=4, batch_size=16, learning_rate=3e-3, schedule="warmup-cosine", weight_decay=0.01)
 ONE_EPOCH = il.TrainSettings(**(vars(SETTINGS) | {"epochs": 1}))
 
 
 def fresh(kind) -> nn.Module:
-    """A network as every run here starts from."""
+    """The network that every run starts from."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return kind()
 
 
 def run(clips, kind=Tiny, settings=SETTINGS, folder=None, parts=None, change=None):
-    """Train from the same start; returns the network and the history, without how long each epoch took."""
+    """Train from the same weights; returns the network and the history, without the seconds per epoch."""
     network = fresh(kind)
     if change:
         change(network)
@@ -50,13 +50,13 @@ def run(clips, kind=Tiny, settings=SETTINGS, folder=None, parts=None, change=Non
     return network, [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """A function: let the next run be interrupted as by Ctrl-C, after this many steps."""
+    """A function: interrupt the next run after this many steps, as by Ctrl-C."""
 
     def at(step: int):
         class Interrupted(training.tqdm):
@@ -82,7 +82,7 @@ def uninterrupted(clips):
 # The recipe
 
 
-def test_positive_weights_by_hand():
+def test_pos_weight_by_hand():
     """Of four clips three play the first instrument (1 without, 3 with), two the second, one the third."""
     labels = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]], np.float32)
     weights = il.pos_weight(labels)
@@ -91,7 +91,7 @@ def test_positive_weights_by_hand():
 
 
 @pytest.mark.parametrize("column", [0, 1])
-def test_positive_weights_need_both_kinds_of_clips(column):
+def test_pos_weight_needs_both_kinds_of_clips(column):
     labels = np.array([[1, 0, 0], [0, 0, 1]])
     labels[:, 1] = column
     with pytest.raises(il.TrainingError, match="more clips"):
@@ -105,7 +105,7 @@ def test_defaults_are_the_reports():
     assert settings.weight_decay == 0  # AdamW without weight decay is Adam
 
 
-def test_one_cycle_rises_and_falls():
+def test_warmup_cosine_rises_and_falls():
     rates = [SETTINGS.rate(p) for p in np.linspace(0, 1, 101)]
     assert max(rates) == rates[10] == pytest.approx(3e-3)
     assert rates[0] == pytest.approx(3e-3 * 0.04)
@@ -121,13 +121,13 @@ def test_loss_by_hand(clips):
     settings = il.TrainSettings(epochs=1, batch_size=len(train), learning_rate=1e-12)
     _, (row,) = run(clips, lambda: Tiny(dropout=0), settings)
     network, weights = fresh(lambda: Tiny(dropout=0)), il.pos_weight(clips.labels[train])
-    for part, mode, found in ((train, True, row["train_loss"]), (validation, False, row["val_loss"])):
+    for part, mode, value in ((train, True, row["train_loss"]), (validation, False, row["val_loss"])):
         network.train(mode)
         with torch.no_grad():
             z = network(torch.from_numpy(clips.mels(part))[:, None]).double().numpy()
         y, p = clips.labels[part], 1 / (1 + np.exp(-z))
         loss = -(weights * y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
-        assert found == pytest.approx(loss, rel=0.01)  # training computes in bfloat16 where it can
+        assert value == pytest.approx(loss, rel=0.01)  # training computes in bfloat16 where it can
 
 
 def test_loss_decreases(clips):
@@ -140,7 +140,7 @@ def test_loss_decreases(clips):
     assert not any(module.training for module in network.modules())
 
 
-def test_history_tells_epoch_rate_and_scores(uninterrupted):
+def test_history_has_epoch_rate_and_scores(uninterrupted):
     _, history = uninterrupted
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert history[0].keys() == {"epoch", "rate", "train_loss", "val_loss", "val_f1"}
@@ -149,14 +149,14 @@ def test_history_tells_epoch_rate_and_scores(uninterrupted):
 
 
 class Ruinous(il.TrainSettings):
-    """After the sixth epoch the rate is so high that all is forgotten."""
+    """After the sixth epoch the rate is so high that the network unlearns everything."""
 
     def rate(self, progress):
         return 0.05 if progress * self.epochs < 5.999 else 100.0
 
 
 def test_the_best_validation_epoch_is_kept(clips):
-    """A run that ends with the best epoch goes the same way as far as there, and ends with the same weights."""
+    """A run that ends with the best epoch has the same history up to there, and ends with the same weights."""
     network, history = run(clips, settings=Ruinous(epochs=8, batch_size=16))
     scores = [row["val_f1"] for row in history]
     best = int(np.argmax(scores)) + 1
@@ -167,7 +167,7 @@ def test_the_best_validation_epoch_is_kept(clips):
 
 
 def test_an_instrument_without_f1_does_not_spoil_the_choice_of_the_epoch(clips):
-    """No validation clip has it and it is never predicted, so its F1 is NaN; the mean of the others counts."""
+    """It is in no validation clip and never predicted, so its F1 is NaN; the mean is over the others."""
 
     def never_the_first(network):
         with torch.no_grad():
@@ -180,7 +180,7 @@ def test_an_instrument_without_f1_does_not_spoil_the_choice_of_the_epoch(clips):
     assert np.isfinite([row["val_f1"] for row in history]).all()
 
 
-def test_a_loss_that_is_no_number_stops_the_run(clips):
+def test_a_loss_of_nan_stops_the_run(clips):
     def broken(network):
         with torch.no_grad():
             network.layers[-1].weight[0, 0] = float("nan")
@@ -189,7 +189,7 @@ def test_a_loss_that_is_no_number_stops_the_run(clips):
         run(clips, change=broken)
 
 
-def test_training_leaves_the_chance_of_others_alone(clips):
+def test_training_leaves_the_global_generator_alone(clips):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -197,7 +197,7 @@ def test_training_leaves_the_chance_of_others_alone(clips):
     assert torch.equal(torch.rand(3), expected)
 
 
-# Interrupted and taken up again
+# Interrupted and resumed
 
 
 @pytest.mark.parametrize("step", [3, 6, 8, 24], ids=lambda step: f"in epoch {(step - 1) // 6 + 1}, step {step}")
@@ -213,7 +213,7 @@ def test_interrupted_training_ends_with_the_same_weights(step, clips, uninterrup
 
 
 def test_interrupted_twice_compact(clips, interrupt, tmp_path):
-    """The same for the real network, whose batches go through memory in another order (channels last)."""
+    """The same for the real network, whose batches have channels last in memory."""
     train, validation = clips.split()
     settings = il.TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3)
     arguments = {"kind": il.CompactCNN, "settings": settings, "parts": (train[:32], validation[:12])}
@@ -302,32 +302,32 @@ def test_a_run_of_another_network_is_refused(clips, tmp_path):
         run(clips, il.CompactCNN, folder=tmp_path)
 
 
-@pytest.mark.parametrize("which", ["train", "validation"])
-def test_a_run_on_other_clips_of_the_same_data_is_refused(which, clips, tmp_path):
-    """As many clips, but not the same: weights of the one run must not pass for those of the other."""
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_run_on_other_clips_of_the_same_data_is_refused(part, clips, tmp_path):
+    """As many clips, but not the same ones."""
     train, validation = clips.split()
     run(clips, settings=ONE_EPOCH, parts=(train[:90], validation[:20]), folder=tmp_path)
-    other = (train[-90:], validation[:20]) if which == "train" else (train[:90], validation[-20:])
+    other = (train[-90:], validation[:20]) if part == "train" else (train[:90], validation[-20:])
     with pytest.raises(il.TrainingError, match="delete the folder"):
         run(clips, settings=ONE_EPOCH, parts=other, folder=tmp_path)
 
 
 def test_channels_first_batch_norm_computes_the_same(clips):
-    """As PyTorch's in double precision, forward and back, to within bfloat16; and gives batches back with channels last."""
+    """As PyTorch's in float64, forward and backward, to within bfloat16; its output has channels last."""
     torch.manual_seed(1)
     x = torch.randn(4, 8, 20, 30).bfloat16()
-    ours, theirs = distributed.ChannelsFirstBatchNorm2d(8), nn.BatchNorm2d(8).double()
+    norm, reference = distributed.ChannelsFirstBatchNorm2d(8), nn.BatchNorm2d(8).double()
     given = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
     exact = x.double().requires_grad_()
-    found, expected = ours(given), theirs(exact)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(found.double(), expected, atol=0.02)
+    output, expected = norm(given), reference(exact)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(output.double(), expected, atol=0.02)
     slope = torch.randn(4, 8, 20, 30)
-    (found.float() * slope).sum().backward()
+    (output.float() * slope).sum().backward()
     (expected * slope).sum().backward()
     assert torch.allclose(given.grad.double(), exact.grad, atol=0.05)
-    assert torch.allclose(ours.weight.grad.double(), theirs.weight.grad, rtol=0.02, atol=0.2)
-    assert torch.allclose(ours.running_var.double(), theirs.running_var, rtol=1e-3)
+    assert torch.allclose(norm.weight.grad.double(), reference.weight.grad, rtol=0.02, atol=0.2)
+    assert torch.allclose(norm.running_var.double(), reference.running_var, rtol=1e-3)
 
 
 def test_batch_norm_is_pytorchs_again_after_training(clips):
@@ -338,8 +338,8 @@ def test_batch_norm_is_pytorchs_again_after_training(clips):
     assert all(type(m) is nn.BatchNorm2d for m in network.modules() if isinstance(m, nn.BatchNorm2d))
 
 
-def test_frozen_batch_norm_is_that_of_the_learned_network(random_network):
-    """While training it gives what it gives in eval mode, and forgets nothing."""
+def test_frozen_batch_norm_is_that_of_eval_mode(random_network):
+    """In training mode it gives what it gives in eval mode, and keeps its statistics."""
     network = random_network(il.CompactCNN, 1)
     x = torch.from_numpy(np.random.default_rng(0).uniform(-80, 0, (2, 1, 128, 431)).astype(np.float32))
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -356,4 +356,15 @@ def test_a_penalty_is_for_one_process(clips):
         world_size = 2
 
     with pytest.raises(il.TrainingError, match="one process, not in 2"):
-        il.train(il.CompactCNN(), clips, [0], [1], fabric=Two(), penalty=lambda *targets: 0)
+        il.train(il.CompactCNN(), clips, [0], [1], fabric=Two(), penalty=lambda *arguments: 0)
+
+
+def test_describe_run_has_the_history_and_its_best_epoch(clips, uninterrupted):
+    history = [{**row, "seconds": 1.4} for row in uninterrupted[1]]
+    about = il.describe_run(clips, SETTINGS, history)
+    best = max(history, key=lambda row: row["val_f1"])["epoch"]
+    assert (about["history"], about["best_epoch"], about["seconds"]) == (history, best, 6)
+    assert about["settings"] == vars(SETTINGS) and about["data"]["fingerprint"] == clips.fingerprint
+    with_both = il.describe_run(clips, SETTINGS, history, penalty=len, augment=max)
+    assert with_both["best_epoch"] == 4  # a penalty keeps the last epoch
+    assert with_both["settings"] == {**vars(SETTINGS), "penalty": repr(len), "augment": repr(max)}
