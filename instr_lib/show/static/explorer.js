@@ -23,8 +23,7 @@
 
   // What is shown: [instrument, row of the picture], by the way chosen.
   function maps() {
-    var which = chosen();
-    if (wayBox.value === "") return which.map(function (i) { return [i, 1 + i]; });
+    if (wayBox.value === "") return chosen().map(function (i) { return [i, 1 + i]; });
     var way = clip.ways[+wayBox.value];
     return [[way.instrument, way.row]];
   }
@@ -40,7 +39,7 @@
       var r = grey, g = grey, b = grey;
       for (var k = 0; k < heats.length; k++) {
         var v = value(heats[k][from]), c = colours[k];
-        if (signed) c = v > 0 ? [178, 24, 43] : [33, 102, 172];
+        if (signed) c = v > 0 ? data.for : data.against;
         if (!signed && v < 0) v = 0;
         var a = strength * Math.abs(v);
         r += a * (c[0] - r); g += a * (c[1] - g); b += a * (c[2] - b);
