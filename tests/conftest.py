@@ -32,6 +32,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads w
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker and xdist by group
 def pytest_collection_modifyitems(items):
     """Mark what needs the book or a browser; keep together what shares an expensive fixture; the book's tests last."""
     for item in items:
