@@ -32,6 +32,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads w
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker and xdist by group
 def pytest_collection_modifyitems(items):
     """Mark what needs the book or a browser; keep together what shares an expensive fixture; the book's tests last."""
     for item in items:
@@ -42,8 +43,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
         shared = [f[-1] for f in item._fixtureinfo.name2fixturedefs.values() if f[-1].scope == "module"]
         if shared and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("book") is not None)
+            # A group is run as a whole: those of its tests that wait for the book are a group of their own.
+            item.add_marker(pytest.mark.xdist_group(item.path.stem + "-book" * needs_book(item)))
+    items.sort(key=needs_book)
+
+
+def needs_book(item) -> bool:
+    return item.get_closest_marker("book") is not None
 
 
 def pytest_sessionfinish(session):
@@ -51,7 +57,7 @@ def pytest_sessionfinish(session):
     if "PYTEST_XDIST_WORKER" not in os.environ:
         with suppress(OSError, ValueError):
             base = session.config._tmp_path_factory.getbasetemp()
-            if not (base / "book" / "pdf.status").exists():
+            if not (base / "book" / "done").exists():
                 os.killpg(int((base / "book" / "pid").read_text()), signal.SIGTERM)
 
 
@@ -200,6 +206,7 @@ def build_in_background(request, shared):
         for name, commands in steps.items():
             joined, log = " && ".join(map(shlex.join, commands)), shlex.quote(str(folder / name))
             script += f"({joined}) > {log}.log 2>&1; echo $? > {log}.part; mv {log}.part {log}.status\n"
+        script += f"touch {shlex.quote(str(folder / 'done'))}"
         # A session of its own, so that it can be ended as a whole; and it may outlive the process that started it.
         process = subprocess.Popen(["sh", "-c", script], cwd=ROOT, start_new_session=True)
         (folder / "pid").write_text(str(process.pid))

@@ -160,6 +160,7 @@ RESULTS = {  # files in book/results
     "lent": "spectrum_envelope_swap", "true": "localisation_new_soundfont", "beyond": "generalisation",
     "steps": "training_ablation", "grades": "attribution_scores", "first_result": "pipeline_ablation",
 }  # fmt: skip
+_SPACE = r"(?:[ \t]+|\s*\n\s*(?:#\s+)?)"  # also a line break, in comments, too
 _COUNTED = r"(?:one|two|three|four|\d+|voice|seconds|ticks|spectrogram|panel|row|minute|curve)"
 _COUNTED_BY = "(?:note|clip|beat|epoch|instrument|notebook|soundfont|seed|network|channel|page)"
 PHRASES = {  # regular expressions, in which a space also stands for a line break: plain words
@@ -251,7 +252,7 @@ def strings(content) -> list[str]:
 def phrases(text: str) -> Iterator[tuple[int, str, str]]:
     """Phrases in a text, over line breaks, also those in comments."""
     for pattern, plain in PHRASES.items():
-        for match in re.finditer(pattern.replace(" ", r"\s+(?:#\s+)?"), text, flags=re.IGNORECASE):
+        for match in re.finditer(pattern.replace(" ", _SPACE), text, flags=re.IGNORECASE):
             yield text.count("\n", 0, match.start()) + 1, f"“{' '.join(match[0].split())}”", plain
 
 
