@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
@@ -301,6 +302,52 @@ def test_second_build_reuses_everything(book, build):
     assert done.returncode == 0 and seconds < 30
     assert done.stdout.count("reused") >= len(NOTEBOOKS) + 1
     assert not re.search(r"\.\.\. +\d", done.stdout)
+
+
+CHAPTER_9 = Path("notebooks") / "09_beyond_the_soundfont.ipynb"
+TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
+
+
+@pytest.mark.parametrize("found", ["FluidR3", "everything"])
+def test_chapter_9_shows_nothing_empty(need_soundfont, tmp_path, monkeypatch, found):
+    """Executed as for a page, which fails at an empty panel, with FluidR3 alone and with all soundfonts of this machine."""
+    only = found == "FluidR3"
+    if only:
+        monkeypatch.setenv("INSTR_SOUNDFONT", str(il.synth.find_soundfont()))
+        monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path))
+    for name in ("JUPYTER_PATH", "IPYTHONDIR", "MPLCONFIGDIR", "TQDM_DISABLE", "OMP_WAIT_POLICY", "MPLBACKEND"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # put back what the build sets
+    execute, clean = load("execute"), load("clean_outputs")
+    execute.isolate(tmp_path / "cache")
+    execute.execute(CHAPTER_9, "quick", "key", tmp_path)
+    notebook = nbformat.read(execute.executed_copy(CHAPTER_9, "quick", tmp_path), 4)
+    clean.clean_outputs(notebook)
+    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    tables = [table for each in data for table in TABLE.findall(each.get("text/html", ""))]
+    assert len(tables) > 4
+    for table in tables:
+        rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr") if "<td" in row]
+        assert rows and all({*line} - {"–", "nan", ""} for line in (*rows, *zip(*rows, strict=True))), table
+    text = "".join(each.get("text/markdown", "") for each in data)
+    names = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in notebook.cells]
+    sources = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert "nan" not in text
+    for name in ("fig-fonts", "fig-beyond", "fig-failure"):
+        assert (f"`{name}`" in sources) == (name in names)
+    if only:
+        assert "Not found:" in text and "`make soundfonts` installs them" in text and "fig-fonts" not in names
+        assert sum("image/png" in each for each in data) == 1
+
+
+def test_cells_for_what_is_missing_are_left_out():
+    module, tag = load("clean_outputs"), "other-soundfonts"
+    absent = nbformat.v4.new_output("display_data", {module.LEAVE_OUT: [tag]})
+    first = nbformat.v4.new_code_cell("look()", outputs=[absent])
+    section = nbformat.v4.new_markdown_cell("## More", metadata={"tags": [tag]})
+    notebook = nbformat.v4.new_notebook(cells=[first, section], metadata={"made": {"provenance": "*Made.*"}})
+    notebook = nbformat.from_dict(notebook)
+    module.clean_outputs(notebook)
+    assert [cell.source for cell in notebook.cells] == ["look()", "---\n\n*Made.*"] and notebook.cells[0].outputs == []
 
 
 def run_chapter(path, before="", until="", **environment):
