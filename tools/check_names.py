@@ -94,7 +94,6 @@ RULES = [
     Rule("of", "select", "pav"),
     Rule("alpha2beta1", "epsilon_alpha2_beta1", "s"),
     Rule("plus_alpha2beta1", "epsilon_plus_alpha2_beta1", "s"),
-    Rule("gamma", "epsilon_gamma", "s"),
     Rule("one-cycle", "warmup-cosine", "s"),
     Rule("Lot", "RenderPlan", "div"),
     Rule("lot", "plan", "pav"),
