@@ -1,31 +1,32 @@
-"""How fast clips are generated: the plain script, `il.generate`, and what no generation can undercut."""
+"""How fast clips are generated: the baseline script, `il.generate`, and a lower bound."""
 
 import time
 from itertools import count
 from pathlib import Path
 
-import floor
+import lower_bound
 import numpy as np
 import psutil
-from plain.generate import generate
+from baseline.generate import generate
 
 import instr_lib as il
 from instr_lib.data import spectrogram
 from instr_lib.memory import tune_malloc
 
 
-def bench_plain(measure, benchmark, size, tmp_path, spared=False):
+def bench_baseline(measure, benchmark, size, tmp_path, dry=False):
     stages = []
-    measure(lambda: stages.extend(generate(tmp_path, size.plain_clips, spared=spared)), size.plain_clips)
-    stages = stages[size.plain_clips :]  # without the warm-up
+    measure(lambda: stages.extend(generate(tmp_path, size.baseline_clips, dry=dry)), size.baseline_clips)
+    stages = stages[size.baseline_clips :]  # without the warm-up
     benchmark.extra_info["stages"] = {name: float(np.mean([clip[name] for clip in stages])) for name in stages[0]}
 
 
-def bench_spared(measure, benchmark, size, tmp_path):
-    bench_plain(measure, benchmark, size, tmp_path, spared=True)
+def bench_dry(measure, benchmark, size, tmp_path):
+    bench_baseline(measure, benchmark, size, tmp_path, dry=True)
 
 
 def bench_ours(measure, benchmark, size, tmp_path):
+    tune_malloc()  # workers inherit it
     il.generate(tmp_path / "warm", size.warm_clips, progress=False)
     folders = (tmp_path / str(number) for number in count())
     generate = lambda folder: il.generate(folder, size.clips, n_jobs=-1, progress=False)  # noqa: E731
@@ -36,16 +37,16 @@ def bench_ours(measure, benchmark, size, tmp_path):
     benchmark.extra_info["stages"] = stages(size.warm_clips)
 
 
-def bench_floor(measure, size):
-    clips = [floor.events(il.clip_score(index)) for index in range(size.clips)]
-    floor.on_every_core(floor.play_batch, clips[: size.warm_clips])
-    measure(lambda: floor.on_every_core(floor.play_batch, clips), size.clips, warm=False)
+def bench_lower_bound(measure, size):
+    clips = [lower_bound.events(il.clip_score(index)) for index in range(size.clips)]
+    lower_bound.on_every_core(lower_bound.play_batch, clips[: size.warm_clips])
+    measure(lambda: lower_bound.on_every_core(lower_bound.play_batch, clips), size.clips, warm=False)
 
 
 def bench_stems(measure, size):
     scores = [il.clip_score(index) for index in range(size.clips)]
-    floor.on_every_core(floor.stems_batch, scores[: size.warm_clips])
-    measure(lambda: floor.on_every_core(floor.stems_batch, scores), size.clips, warm=False)
+    lower_bound.on_every_core(lower_bound.stems_batch, scores[: size.warm_clips])
+    measure(lambda: lower_bound.on_every_core(lower_bound.stems_batch, scores), size.clips, warm=False)
 
 
 def peak_mb(pid) -> float:

@@ -1,21 +1,21 @@
-"""How fast the report's network learns: a step written plainly, then with one measure after another, then ours."""
+"""How fast the report's network learns: a straightforward step, then with one optimisation after another, then ours."""
 
 import numpy as np
 import torch
-from plain import train
+from baseline import train
 
 import instr_lib as il
 from instr_lib.memory import tune_malloc
 
 
-def bench_plain(measure, size):
+def bench_baseline(measure, size):
     trainer, data = train.trainer(), train.batch(size.batch)
     measure(lambda: train.step(*trainer, *data))
 
 
-def bench_kept(measure, size):
+def bench_malloc(measure, size):
     tune_malloc()
-    bench_plain(measure, size)
+    bench_baseline(measure, size)
 
 
 def bench_layout(measure, size, bfloat16=False):
@@ -43,6 +43,7 @@ def bench_bfloat16(measure, size):
 
 def bench_ours(measure, size, scratch):
     """Steps as `il.train` does them, reading clips and enlarging them included, and one clip to choose the epoch by."""
+    tune_malloc()
     clips = size.steps * 64
     ds = il.generate(scratch / "train", clips + 1, progress=False)
     settings = il.TrainSettings(epochs=1)  # batches of 64

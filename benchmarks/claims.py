@@ -16,59 +16,59 @@ def summarise(answers: dict) -> dict:
     ``answers["training"]["ours"][0]["rounds"]`` are the seconds of a step of training, round by round, in the first pass.
     """
 
-    def times(what, how, scale=1):
-        return [[scale * seconds for seconds in answer["rounds"]] for answer in answers[what][how]]
+    def times(benchmark, variant, scale=1):
+        return [[scale * seconds for seconds in answer["rounds"]] for answer in answers[benchmark][variant]]
 
-    def noted(what, how, name):
-        return [answer[name] for answer in answers[what][how]]
+    def noted(benchmark, variant, name):
+        return [answer[name] for answer in answers[benchmark][variant]]
 
     def recipe(epochs):
         """Seconds of the report's recipe written plainly: a part of it was timed, in each pass, and is scaled."""
-        passes = zip(times("generation", "plain"), times("training", "plain"), strict=True)
+        passes = zip(times("generation", "baseline"), times("training", "baseline"), strict=True)
         return [[CLIPS * median(clip) + epochs * STEPS * median(step)] for clip, step in passes]
 
-    def ladder(what):
-        """From plain to ours, one measure after another: seconds, and how many times faster than the one before."""
-        seconds = {how: Measured(how, times(what, how)).median for how in answers[what]}
+    def ladder(benchmark):
+        """From the baseline to ours, one optimisation after another: seconds, and the speed-up over the one before."""
+        seconds = {variant: Measured(variant, times(benchmark, variant)).median for variant in answers[benchmark]}
         before = [None, *seconds.values()]
-        return {how: {"s": s, "gain": b and b / s} for (how, s), b in zip(seconds.items(), before, strict=False)}
+        return {variant: {"s": s, "gain": b and b / s} for (variant, s), b in zip(seconds.items(), before, strict=False)}
 
-    def stages(how):
-        passes = noted("generation", how, "stages")
+    def stages(variant):
+        passes = noted("generation", variant, "stages")
         return {name: 1000 * mean(stages[name] for stages in passes) for name in passes[0]}
 
-    # Kind to the plain side: only as far as the epoch in which the published network's validation score gets there.
-    curve = il.model_info("original")["curve"]
+    # Generous to the baseline: only as far as the epoch in which the published network's validation score gets there.
+    curve = il.model_info("original")["history"]
     enough = next((epoch["epoch"] for epoch in curve if epoch["val_f1"] >= MACRO_F1), EPOCHS)
     clip = Measured("a clip generated, ms", times("generation", "ours", 1000))
     step = Measured("a step of training `OriginalCNN`, s", times("training", "ours"))
-    whole = Measured(f"from nothing to a test macro-F1 of {MACRO_F1}, s", times("whole", "ours"))
+    whole = Measured(f"from an empty folder to a test macro-F1 of {MACRO_F1}, s", times("whole", "ours"))
     heat = Measured("relevance of a clip's 12 classes, s", times("relevance", "ours"))
     memory = Measured("memory of a generating process, MB", [[mb] for mb in noted("generation", "ours", "worker_mb")])
-    script = Measured("a straightforward script", times("generation", "plain", 1000))
-    spared = Measured("the same script, dry and with small pictures", times("generation", "spared", 1000))
-    together = Measured("FluidSynth alone, all of a clip at once", times("generation", "floor", 1000))
+    script = Measured("a straightforward script", times("generation", "baseline", 1000))
+    dry = Measured("the same script, dry and with small pictures", times("generation", "dry", 1000))
+    together = Measured("FluidSynth alone, all of a clip at once", times("generation", "lower_bound", 1000))
     apart = Measured("FluidSynth alone, instrument by instrument", times("generation", "stems", 1000))
-    plain_step = Measured("the same step written plainly", times("training", "plain"))
-    part = Measured(f"the report's recipe written plainly, {enough} epochs*", recipe(enough))
-    all_of_it = Measured(f"the report's recipe written plainly, {EPOCHS} epochs*", recipe(EPOCHS))
-    notebook = Measured("the original's notebook loop", times("relevance", "plain"))
+    baseline_step = Measured("a straightforward training step", times("training", "baseline"))
+    part = Measured(f"the report's procedure, straightforward version, {enough} epochs*", recipe(enough))
+    all_of_it = Measured(f"the report's procedure, straightforward version, {EPOCHS} epochs*", recipe(EPOCHS))
+    notebook = Measured("the original's notebook loop", times("relevance", "baseline"))
     return {
         "rows": {
             "generation": row(clip, script, at_least=40),
-            "floor": row(clip, apart, at_most=1.4),
-            "training": row(step, plain_step, at_least=4),
+            "lower_bound": row(clip, apart, at_most=1.4),
+            "training": row(step, baseline_step, at_least=4),
             "whole": row(whole, part, at_least=30),
             "relevance": row(heat, notebook, at_least=6),
             "memory": row(memory, at_most=250),
         },
         "asides": {
-            "spared": row(clip, spared),
+            "dry": row(clip, dry),
             "together": row(clip, together, cost=True),
             "whole": row(whole, all_of_it),
         },  # nothing is claimed of these
-        "ladders": {what: ladder(what) for what in ("training", "relevance")},
-        "stages": {how: stages(how) for how in ("plain", "spared", "ours")},
+        "ladders": {benchmark: ladder(benchmark) for benchmark in ("training", "relevance")},
+        "stages": {variant: stages(variant) for variant in ("baseline", "dry", "ours")},
         "whole": {name: noted("whole", "ours", name) for name in ("clips", "epochs", "f1")},
         "parent_mb": max(noted("generation", "ours", "parent_mb")),
         "report": {"clips": CLIPS, "epochs": EPOCHS, "enough": enough, "f1": MACRO_F1},
@@ -94,21 +94,21 @@ class Measured(NamedTuple):
         return [min(self.rounds), max(self.rounds)]
 
 
-def row(ours: Measured, theirs: Measured | None = None, at_least=None, at_most=None, cost=False) -> dict:
+def row(ours: Measured, reference: Measured | None = None, at_least=None, at_most=None, cost=False) -> dict:
     """A claim: that we are so many times faster, need at most so many times as long, or at most so much."""
     cost = cost or at_most is not None
 
-    def ratio(ours, theirs):
-        return ours / theirs if cost else theirs / ours
+    def ratio(ours, reference):
+        return ours / reference if cost else reference / ours
 
     value = ours.median
     content = {"name": ours.name, "ours": value, "spread": {"ours": ours.spread}, "rounds": {"ours": len(ours.rounds)}}
-    if theirs:
-        value = ratio(ours.median, theirs.median)
-        content |= {"against": theirs.name, "theirs": theirs.median, "ratio": value}
-        content["ratios"] = [ratio(median(a), median(b)) for a, b in zip(ours.passes, theirs.passes, strict=True)]
-        content["spread"]["theirs"] = theirs.spread
-        content["rounds"]["theirs"] = len(theirs.rounds)
+    if reference:
+        value = ratio(ours.median, reference.median)
+        content |= {"reference_name": reference.name, "reference": reference.median, "ratio": value}
+        content["ratios"] = [ratio(median(a), median(b)) for a, b in zip(ours.passes, reference.passes, strict=True)]
+        content["spread"]["reference"] = reference.spread
+        content["rounds"]["reference"] = len(reference.rounds)
     if at_least or at_most:
         rule, target = ("at least", at_least) if at_least else ("at most", at_most)
         met = value >= target if at_least else value <= target
@@ -119,14 +119,14 @@ def row(ours: Measured, theirs: Measured | None = None, at_least=None, at_most=N
 
 def table(summary: dict) -> str:
     """The claims as a Markdown table."""
-    lines = [["what", "ours", "compared with", "theirs", "ratio", "asked for", "met"]]
+    lines = [["measurement", "ours", "compared with", "reference", "ratio", "target", "target met"]]
     for claim in [*summary["rows"].values(), *summary["asides"].values()]:
         targets = f"{claim['rule']} {number(claim['target'])}" if "rule" in claim else ""
         met = {True: "yes", False: "**no**", None: ""}[claim.get("met")]
-        theirs = [""] * 3
-        if "theirs" in claim:
-            theirs = [claim["against"], number(claim["theirs"]), f"{number(claim['ratio'])}\u00a0×"]
-        lines.append([claim["name"], number(claim["ours"]), *theirs, targets, met])
+        reference = [""] * 3
+        if "reference" in claim:
+            reference = [claim["reference_name"], number(claim["reference"]), f"{number(claim['ratio'])}\u00a0×"]
+        lines.append([claim["name"], number(claim["ours"]), *reference, targets, met])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)

@@ -8,13 +8,13 @@ import pytest
 # name: (in earnest, with --quick)
 SIZES = {
     "rounds": (2, 1),
-    "plain_clips": (10, 1),  # a round, one after another
+    "baseline_clips": (10, 1),  # a round, one after another
     "clips": (2000, 100),  # a round, on every core: enough that the last batch's idle core does not count
     "warm_clips": (200, 50),  # for workers to start and the soundfont to be in memory
     "batch": (64, 4),
     "steps": (8, 2),  # of il.train a round
-    "learn_clips": (3000, 120),
-    "choose_clips": (100, 20),  # the last of them: to choose the epoch by
+    "train_clips": (3000, 120),
+    "val_clips": (100, 20),  # the last of them: to choose the epoch by
     "epochs": (4, 1),
     "test_clips": (2000, 60),
     "classes": (12, 2),

@@ -1,7 +1,7 @@
 """Measure how fast everything is, and compared with what. `make bench` runs this with the Python of .venv.
 
 Each of BENCHMARKS is measured in a process of its own by pytest-benchmark, all of them in turn and then all over
-again, so that what else goes on on the machine hits both sides of a comparison. The table is made of the medians of
+again, so that other load on the machine affects both sides of a comparison. The table is made of the medians of
 all rounds. It is written, with all that there is to know about it, once everything is measured.
 """
 
@@ -28,17 +28,18 @@ HERE = Path(__file__).resolve().parent
 PASSES = 2
 # Each is the function bench_B of bench_A.py.
 BENCHMARKS = {
-    "generation": ("plain", "spared", "ours", "floor", "stems"),
-    "training": ("plain", "kept", "layout", "bfloat16", "ours"),
-    "relevance": ("plain", "once", "kept", "ours"),
+    "generation": ("baseline", "dry", "ours", "lower_bound", "stems"),
+    "training": ("baseline", "malloc", "layout", "bfloat16", "ours"),
+    "relevance": ("baseline", "once", "malloc", "ours"),
     "whole": ("ours",),
 }
 
 
-def measure(what: str, how: str, scratch: Path, quick: bool, seed: int) -> dict:
-    """One benchmark in a new process: seconds of each round for one of what it does, and what else it noted."""
+def measure(benchmark: str, variant: str, scratch: Path, quick: bool, seed: int) -> dict:
+    """Run one benchmark in a new process: the seconds of each round per unit of work, and its extra_info."""
     answer = scratch / "answer.json"
-    command = [sys.executable, "-m", "pytest", f"{HERE}/bench_{what}.py::bench_{how}", "-q", "-p", "no:cacheprovider"]
+    function = f"{HERE}/bench_{benchmark}.py::bench_{variant}"
+    command = [sys.executable, "-m", "pytest", function, "-q", "-p", "no:cacheprovider"]
     command += ["-o", "python_functions=bench_", f"--basetemp={scratch}/tmp", f"--benchmark-json={answer}"]
     command += [f"--scratch={scratch}", f"--seed={seed}", *["--quick"] * quick]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # only our side would use a GPU
@@ -53,22 +54,27 @@ def measure(what: str, how: str, scratch: Path, quick: bool, seed: int) -> dict:
             raise
         if failed:
             log.seek(0)
-            sys.exit(f"{log.read()[-4000:]}\nbench: {what}, {how}, failed: see above; nothing was written")
-    (benchmark,) = json.loads(answer.read_text())["benchmarks"]
-    noted = benchmark["extra_info"]
-    return {"rounds": [seconds / noted["units"] for seconds in benchmark["stats"]["data"]], **noted}
+            sys.exit(f"{log.read()[-4000:]}\nbench: {benchmark}, {variant}, failed: see above; nothing was written")
+    (result,) = json.loads(answer.read_text())["benchmarks"]
+    noted = result["extra_info"]
+    return {"rounds": [seconds / noted["units"] for seconds in result["stats"]["data"]], **noted}
 
 
 def measure_all(quick: bool) -> dict:
     """What each benchmark answered, pass by pass: ``answers["training"]["ours"][0]["rounds"]``."""
-    answers = {what: {how: [] for how in hows} for what, hows in BENCHMARKS.items()}
-    todo = [(number, what, how) for number in range(1 if quick else PASSES) for what in answers for how in answers[what]]
+    answers = {benchmark: {variant: [] for variant in variants} for benchmark, variants in BENCHMARKS.items()}
+    todo = [
+        (number, benchmark, variant)
+        for number in range(1 if quick else PASSES)
+        for benchmark in answers
+        for variant in answers[benchmark]
+    ]
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        for done, (number, what, how) in enumerate(todo):
+        for done, (number, benchmark, variant) in enumerate(todo):
             minutes = (time.monotonic() - start) / 60
-            print(f"bench: {minutes:4.1f} min, {done + 1:2} of {len(todo)}: {what}, {how}", flush=True)
-            answers[what][how].append(measure(what, how, Path(scratch), quick, seed=number))
+            print(f"bench: {minutes:4.1f} min, {done + 1:2} of {len(todo)}: {benchmark}, {variant}", flush=True)
+            answers[benchmark][variant].append(measure(benchmark, variant, Path(scratch), quick, seed=number))
             shutil.rmtree(Path(scratch) / "tmp", ignore_errors=True)
     return answers
 

@@ -97,6 +97,8 @@ def generate(
     renderer = renderer or variation or SoundfontRenderer(soundfont)
     settings = _manifest.make_settings(int(seed), split, SHARD, renderer)
     versions = _manifest.versions()
+    if _manifest.is_complete(path, int(n_clips), settings):
+        return ClipDataset(path, check=False)  # without a lock: several processes may open it at the same time
     with locked_folder(path, DatasetError):
         manifest = _manifest.open_or_new(path, int(n_clips), settings, versions)
         _make_missing(path, manifest, settings, renderer, n_jobs, progress)

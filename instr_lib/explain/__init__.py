@@ -1,4 +1,4 @@
-"""Answers to heatmaps: which cells, and which hidden channels, made the network say so?"""
+"""Answers to heatmaps: which cells, and which hidden channels, an answer comes from."""
 
 import lazy_loader as _lazy
 

@@ -1,20 +1,22 @@
 """Layer-wise relevance propagation (LRP): one forward pass, many backward passes.
 
-zennit explains any network, but for each output it repeats what is the same for all of them: the forward pass
-and the denominators of the rules. Our networks are plain sequences of layers. A :class:`Trace` runs one forward pass
-and keeps what the rules need; each backward pass then serves many outputs or hidden channels at once. This is an
-optimisation: the tests compare it with zennit, rule by rule. Appendix B works the rules out on paper.
+This module is an optimisation of zennit's rules, and gives the same relevance. zennit explains any network, but
+for each output it repeats what all outputs share: the forward pass and the denominators of the rules. The networks of
+this library are plain sequences of layers. A :class:`Trace` runs one forward pass and keeps what the rules need; each
+backward pass then serves many outputs or hidden channels at once. The tests compare it with zennit, rule by rule.
 
-A rule hands the relevance R_j of a layer's outputs to its inputs, which have values a_i (0 or more), weights
-w_ij and biases b_j, by
+A rule distributes the relevance R_j of a layer's outputs to its inputs, with values a_i (0 or more), weights w_ij
+and biases b_j, by
 
     R_i = sum over j of  a_i v_ij / (sum over i of a_i v_ij + c_j) R_j
 
-and says what v and c are (Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10): for the epsilon rule w and b,
-for the z+ rule their positive parts, for the gamma rule w and b plus a quarter of their positive parts; the
-alpha-2-beta-1 rule is twice the z+ rule less the same with negative parts. For the flat rule all v are 1, all c are 0,
-and all a are taken to be 1.
-Pooling hands relevance to the winner, ReLU and dropout hand it on, a mean in proportion.
+and defines v and c (Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10): for the epsilon rule they are w and b,
+for the z+ rule their positive parts, for the gamma rule w and b plus a quarter of their positive parts. The
+alpha-2-beta-1 rule is twice the z+ rule minus the same rule with negative parts. For the flat rule all v and all a are
+taken to be 1, and all c to be 0. Max-pooling passes relevance to the maximum, a mean distributes it in proportion,
+ReLU and dropout leave it unchanged.
+
+Appendix B works the rules out on paper; chapters 5 to 7 use them through :mod:`instr_lib.explain.attribution`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..networks.models import MeanMaxPool
 
-# A rule is a sum of terms, each a factor and what becomes of weights and biases in it.
+# A rule is a sum of terms: a factor, and the function that makes v and c of weights and biases.
 _RULES = {
     "epsilon": [(1, lambda w: w)],
     "z+": [(1, lambda w: w.clamp(min=0))],
@@ -42,14 +44,14 @@ RULES = (*_RULES, "flat")
 
 @dataclass(frozen=True)
 class Composite:
-    """Which rule each layer gets.
+    """The rule of each layer.
 
     Parameters
     ----------
     convolutions : tuple of rules
-        From the first convolution on; the last rule holds for all that follow. Rules are named in ``RULES``.
+        From the first convolution on; the last rule also holds for all that follow. ``RULES`` lists the names.
     linear : rule
-        Of the linear layers; any but ``"flat"``.
+        Of the linear layers; any except ``"flat"``.
 
     Raises
     ------
@@ -63,7 +65,7 @@ class Composite:
     def __post_init__(self):
         rules = (*self.convolutions, self.linear)
         if not self.convolutions or any(rule not in RULES for rule in rules) or self.linear == "flat":
-            raise InputError(f"rules must be among {', '.join(RULES)}, and flat only for convolutions, not {rules}")
+            raise InputError(f"rules must be among {', '.join(RULES)}, with flat only for convolutions, not {rules}")
 
 
 # Names as in zennit, where it has the composite.
@@ -72,31 +74,63 @@ COMPOSITES = {
     "epsilon_plus_flat": Composite(("flat", "z+")),
     "epsilon_alpha2_beta1": Composite(("alpha2_beta1",)),
     "gamma": Composite(("gamma",), "gamma"),
-    # Found by a search over 30 (chapter 7): what speaks against an instrument counts from the third convolution on.
+    # Found by a search over 30 (chapter 7): evidence against an instrument counts from the third convolution on.
     "epsilon_plus_alpha2_beta1": Composite(("z+", "z+", "alpha2_beta1")),
 }
 
 
-def can_trace(model: nn.Module) -> bool:
-    """Whether all layers are known, and convolutions see nothing negative if the network does not."""
-    if type(model) is not nn.Sequential or not len(model) or type(model[-1]) is not nn.Linear:
-        return False
-    positive, before = True, None
-    for layer in model:
+def can_trace(layers: nn.Module) -> bool:
+    """Whether :class:`Trace` knows all layers of a network, and it ends in a linear one."""
+    return not _unknown_layers(layers)
+
+
+def check_traceable(layers: nn.Module, x: torch.Tensor):
+    """Refuse what :class:`Trace` would explain wrongly.
+
+    Raises
+    ------
+    InputError
+        If the network has layers that are not known (the message names them), or its input is negative somewhere.
+    """
+    if unknown := _unknown_layers(layers):
+        raise InputError(
+            "the fast engine cannot follow this network channel by channel: it must be a sequence of Conv2d (stride 1), "
+            "BatchNorm2d after a Conv2d, MaxPool2d, MeanMaxPool, ReLU, Dropout and Flatten that ends in Linear, not "
+            f"{'; '.join(unknown)}. Use il.relevance with engine='zennit', or change these layers"
+        )
+    if (x < 0).any():
+        raise InputError(
+            "this network's input is negative where it is silent: give it a preprocess module, as OriginalCNN has"
+        )
+
+
+def _unknown_layers(layers: nn.Module) -> list[str]:
+    """What :class:`Trace` does not know, as ``"name: layer"``."""
+    if type(layers) is not nn.Sequential or not len(layers):
+        return [f"{type(layers).__name__} instead of a Sequential with layers"]
+    unknown, positive, before = [], True, None
+    for name, layer in _named_layers(layers):
         if not _known(layer) or (type(layer) is nn.BatchNorm2d and type(before) is not nn.Conv2d):
-            return False
-        if type(layer) is nn.Conv2d and not positive:
-            return False
+            unknown.append(f"{name}: {layer}")
+        elif type(layer) is nn.Conv2d and not positive:  # its rules are for inputs that are not negative
+            unknown.append(f"{name}: {layer} without a ReLU before it")
         positive = type(layer) is nn.ReLU or (positive and type(layer) not in (nn.Conv2d, nn.Linear))
         before = layer
-    return True
+    if not unknown and type(before) is not nn.Linear:
+        unknown.append(f"{name}: {before} as the last layer")
+    return unknown
+
+
+def _named_layers(layers: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """All layers in order; ``named_children`` would leave out a layer that is used a second time."""
+    return list(layers._modules.items())
 
 
 def _known(layer: nn.Module) -> bool:
     kind = type(layer)
     if kind is nn.Conv2d:
         plain = (layer.stride, layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), (1, 1), 1, "zeros")
-        return plain and type(layer.padding) is tuple  # not a word
+        return plain and type(layer.padding) is tuple  # not "same" or "valid"
     if kind is nn.MaxPool2d:
         return layer.kernel_size == layer.stride and type(layer.stride) is int and not (layer.padding or layer.ceil_mode)
     if kind is nn.BatchNorm2d:
@@ -110,20 +144,20 @@ class Trace:
     Parameters
     ----------
     layers : nn.Sequential
-        One that :func:`can_trace`. It is only read. Batch normalisation is merged into the convolution before
-        it and dropout takes no part, whatever mode the network is in.
+        As :func:`check_traceable` demands. They are only read. Batch normalisation is merged into the convolution
+        before it and dropout is left out, in training mode as well.
     x : float32 (clips, channels, h, w)
         0 or more everywhere.
     composite : str or Composite
         A name in ``COMPOSITES``, or one of your own.
     gradients : bool
-        Keep what autograd needs to learn from relevance, see :mod:`instr_lib.explain.prior`.
+        Keep what autograd needs for derivatives of relevance, see :mod:`instr_lib.explain.prior`.
 
     Attributes
     ----------
     logits : (clips, classes)
     outputs : dict
-        What each layer gives, by name, without those that take no part.
+        The output of each layer, by name, without batch normalisation and dropout.
     """
 
     def __init__(
@@ -141,9 +175,9 @@ class Trace:
 
     def _forward(self, layers, x, composite):
         rules = itertools.chain(composite.convolutions, itertools.repeat(composite.convolutions[-1]))
-        steps = [*layers.named_children()]
+        steps = _named_layers(layers)
         for (name, layer), (_, following) in zip(steps, [*steps[1:], ("", None)], strict=True):
-            if isinstance(layer, (nn.Dropout, nn.BatchNorm2d)):  # also as it is while training
+            if isinstance(layer, (nn.Dropout, nn.BatchNorm2d)):  # includes the classes that replace it in training
                 continue
             if type(layer) is nn.Conv2d:
                 x, backward_fn = _convolution(layer, following, x, next(rules))
@@ -155,9 +189,9 @@ class Trace:
         return x
 
     def init_relevance(self, classes: Sequence[int], clips: Sequence[int] | None = None) -> torch.Tensor:
-        """Relevance (rows, classes) at the output: in each row one class's logit, and nothing for the others.
+        """Relevance (rows, classes) at the output: in each row one class's logit, and 0 for the others.
 
-        ``clips`` says which clip each row is about; without it, all rows are about the only one.
+        ``clips`` is the clip of each row; by default all rows belong to the only one.
         """
         rows = torch.arange(len(classes))
         relevance = self.logits.new_zeros(len(classes), self.logits.shape[1])
@@ -171,16 +205,16 @@ class Trace:
         start_layer: str | None = None,
         stop_layer: str | None = None,
     ) -> torch.Tensor:
-        """Relevance, some layers further back.
+        """Propagate relevance backwards.
 
         Parameters
         ----------
         relevance : (rows, ...)
             At the outputs of ``start_layer``, by default the last layer.
         clips
-            Which clip each row is about; without it, all are about the only one.
-        stop_layer : layer at whose outputs to stop
-            By default relevance goes back to the network's input.
+            The clip of each row; by default all rows belong to the only one.
+        stop_layer : name of a layer, optional
+            Stop at its outputs; by default at the network's input.
         """
         names = list(self._backward_fns)
         start = names.index(start_layer) + 1 if start_layer else len(names)
@@ -193,7 +227,7 @@ class Trace:
 
 
 def _stable(z: torch.Tensor) -> torch.Tensor:
-    """Moved away from 0 by as much as zennit does."""
+    """Moved away from 0 by zennit's epsilon."""
     return z + torch.where(z < 0, -1e-6, 1e-6)
 
 
@@ -203,13 +237,13 @@ def _convolution(layer, norm, x, rule):
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weight, bias = weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
     out = F.conv2d(x, weight, bias, padding=layer.padding)
-    if rule == "flat":  # each output to its field of inputs, in equal parts, whatever the channel
+    if rule == "flat":  # from each output to its field of inputs, in equal parts
         field = torch.ones_like(weight[:1, :1])
         rate = 1 / F.conv2d(torch.ones_like(x[:1, :1]), field, padding=layer.padding) / x.shape[1]
-        beyond = [size - 1 - padding for size, padding in zip(layer.kernel_size, layer.padding, strict=True)]
+        margins = [size - 1 - padding for size, padding in zip(layer.kernel_size, layer.padding, strict=True)]
 
         def backward_fn(r, select):
-            return F.conv2d(r.sum(1, keepdim=True) * rate, field, padding=beyond).expand(-1, x.shape[1], -1, -1)
+            return F.conv2d(r.sum(1, keepdim=True) * rate, field, padding=margins).expand(-1, x.shape[1], -1, -1)
 
         return out, backward_fn
     terms = []
@@ -241,8 +275,8 @@ def _max_pool(layer, x):
     size = layer.kernel_size
     out, winners = F.max_pool2d(x, size, return_indices=True)
     wins = F.max_unpool2d(torch.ones_like(out), winners, size, output_size=x.shape[2:])
-    beyond = (0, x.shape[3] % size, 0, x.shape[2] % size)  # cells that fill no window
-    return out, lambda r, select: select(wins) * F.pad(F.interpolate(r, scale_factor=size), beyond)
+    margins = (0, x.shape[3] % size, 0, x.shape[2] % size)  # cells that fill no window
+    return out, lambda r, select: select(wins) * F.pad(F.interpolate(r, scale_factor=size), margins)
 
 
 def _time_pool(layer, x):

@@ -1,4 +1,8 @@
-"""Reference samples of hidden channels: the clips, and the places in them, at which a channel peaks."""
+"""Reference samples of hidden channels: the clips, and the cells in them, where a channel peaks.
+
+Relevance maximisation after Achtibat et al. 2023 (doi:10.1038/s42256-023-00711-8), and activation maximisation to
+compare with. Chapter 6 uses all of it.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +27,23 @@ from ..music.instruments import INSTRUMENTS, instrument_index
 from .attribution import ClipTrace
 from .concepts import ReceptiveField, check_channels, convolutions, receptive_field
 
-_VERSION = 2  # of what a cache holds
+_VERSION = 3  # of the contents of a cache
+_MARGIN = 0.15  # seconds of silence before and after a cropped sound
 
 
 class ChannelStats(NamedTuple):
-    """What :func:`channel_stats` finds, layer by layer; a row is an instrument that plays in a clip.
+    """Relevance and activation of all channels, layer by layer; a row is an instrument that plays in a clip.
 
     Attributes
     ----------
     clips : int (rows,), indices into the dataset
     classes : int (rows,), instrument indices
-    relevance : dict of float32 (rows, channels), a channel's share of the instrument's logit, signed
-    peak : dict of float32 (rows, channels), its largest relevance at one place
-    neuron : dict of int32 (rows, channels), where that is: row times width plus column of the channel's map
-    examined : int (n,), the clips
+    relevance : dict of float32 (rows, channels), a channel's relevance for the instrument, signed
+    peak : dict of float32 (rows, channels), its largest relevance at one neuron
+    neuron : dict of int32 (rows, channels), that neuron: row times width plus column of the channel's map
+    examined : int (n,), the clips in which an instrument plays
     activation : dict of float32 (n, channels), the channel's largest activation in a clip, 0 if it is never above 0
-    active_neuron : dict of int32 (n, channels), where that is
+    active_neuron : dict of int32 (n, channels), the neuron of that activation
     """
 
     clips: np.ndarray
@@ -51,7 +56,7 @@ class ChannelStats(NamedTuple):
     active_neuron: dict[str, np.ndarray]
 
     def shares(self, layer: str, instrument: int | str | None = None) -> np.ndarray:
-        """Size of each channel's relevance as a share of its layer's, (rows, channels); of one instrument or of all.
+        """Absolute relevance of each channel as a share of its layer's, (rows, channels), for one instrument or all.
 
         Raises
         ------
@@ -74,12 +79,12 @@ class ChannelStats(NamedTuple):
         order = np.argsort(-mean)
         return order, mean[order]
 
-    def stability(self, layer: str, instrument: int | str | None = None, n_splits: int = 20, seed: int = 0) -> np.ndarray:
-        """Rank correlations (n_splits,) of mean shares in two random halves of the rows; raises as :meth:`shares`."""
-        shares, rng = self.shares(layer, instrument), np.random.default_rng(seed)
+    def stability(self, layer: str, instrument: int | str | None = None) -> np.ndarray:
+        """Rank correlations (20,) of mean shares between two random halves of the rows; raises as :meth:`shares`."""
+        shares, rng = self.shares(layer, instrument), np.random.default_rng(0)
         if len(shares) < 4:
             raise InputError(f"{len(shares)} rows cannot be halved: take more clips")
-        halves = (np.array_split(rng.permutation(len(shares)), 2) for _ in range(n_splits))
+        halves = (np.array_split(rng.permutation(len(shares)), 2) for _ in range(20))
         return np.array([spearmanr(shares[a].mean(0), shares[b].mean(0)).statistic for a, b in halves])
 
 
@@ -96,14 +101,14 @@ def channel_stats(
 
     Parameters
     ----------
-    model : OriginalCNN, CompactCNN or another that :func:`instr_lib.lrp.can_trace`
+    model : OriginalCNN, CompactCNN or another that :func:`instr_lib.explain.lrp.can_trace`
     ds : ClipDataset
-    indices : which of its clips, at least one
+    indices : clips of ``ds``, at least one
     composite : as for :func:`instr_lib.relevance`
     cache : folder, optional
-        What is found is kept there, under a hash of weights, clips and composite, and read from there the next time.
+        Results are stored there, under a hash of weights, clips and composite, and read from there the next time.
     batch_size : int, rows at a time
-    progress : bool
+    progress : bool, show a progress bar
 
     Raises
     ------
@@ -118,31 +123,34 @@ def channel_stats(
         file = Path(cache) / f"channels-{_key(model, ds, indices, composite)}.npz"
         if file.is_file():
             return _read(file)
-    layers, (rows, classes) = convolutions(model), np.nonzero(ds.labels[indices])
-    # Made beforehand: small pieces that stay, put between large ones that go, would keep gigabytes from being used again.
-    kinds = {name: np.float32 for name in ("relevance", "peak", "activation")} | dict.fromkeys(
-        ("place", "active_place"), np.int32
-    )
-    found = {name: {layer: np.empty((len(rows), n), kind) for layer, n in layers.items()} for name, kind in kinds.items()}
-    for start in tqdm(range(0, len(rows), batch_size), "channels", unit_scale=batch_size, disable=not progress):
-        part = np.arange(start, min(start + batch_size, len(rows)))
-        trace = ClipTrace(model, ds.mels(indices[rows[part]]), composite)
-        relevance, after = trace.init_relevance(classes[part], range(len(part))), None
-        for layer in reversed(layers):
-            relevance, after = trace.backward(relevance, start_layer=after, stop_layer=layer), layer
-            found["relevance"][layer][part] = relevance.sum((2, 3)).cpu()
-            for one, value, neuron in (
-                (relevance, "peak", "place"),
-                (trace.outputs[layer].clamp(min=0), "activation", "active_place"),
-            ):
-                found[value][layer][part], found[neuron][layer][part] = (t.cpu() for t in one.flatten(2).max(2))
-    examined, first = np.unique(rows, return_index=True)  # activations do not depend on the row's instrument
-    for name in ("activation", "active_place"):
-        found[name] = {layer: array[first] for layer, array in found[name].items()}
-    stats = ChannelStats(clips=indices[rows], classes=classes, examined=indices[examined], **found)
+    stats = _compute(model, ds, indices, composite, batch_size, progress)
     if file is not None:
         _write(file, stats)
     return stats
+
+
+def _compute(model, ds, indices: np.ndarray, composite: str, batch_size: int, progress: bool) -> ChannelStats:
+    layers, (rows, classes) = convolutions(model), np.nonzero(ds.labels[indices])
+    # Allocated beforehand: small arrays that stay, between large ones that go, would fragment gigabytes of memory.
+    kinds = dict.fromkeys(("relevance", "peak", "activation"), np.float32)
+    kinds |= dict.fromkeys(("neuron", "active_neuron"), np.int32)
+    table = {name: {layer: np.empty((len(rows), n), kind) for layer, n in layers.items()} for name, kind in kinds.items()}
+    for start in tqdm(range(0, len(rows), batch_size), "channels", unit_scale=batch_size, disable=not progress):
+        part = np.arange(start, min(start + batch_size, len(rows)))
+        trace = ClipTrace(model, ds.mels(indices[rows[part]]), composite)
+        relevance, start_layer = trace.init_relevance(classes[part], range(len(part))), None
+        for layer in reversed(layers):
+            relevance, start_layer = trace.backward(relevance, start_layer=start_layer, stop_layer=layer), layer
+            table["relevance"][layer][part] = relevance.sum((2, 3)).cpu()
+            for maps, largest, neuron in (
+                (relevance, "peak", "neuron"),
+                (trace.outputs[layer].clamp(min=0), "activation", "active_neuron"),
+            ):
+                table[largest][layer][part], table[neuron][layer][part] = (t.cpu() for t in maps.flatten(2).max(2))
+    examined, first = np.unique(rows, return_index=True)  # activations do not depend on the row's instrument
+    for name in ("activation", "active_neuron"):
+        table[name] = {layer: array[first] for layer, array in table[name].items()}
+    return ChannelStats(clips=indices[rows], classes=classes, examined=indices[examined], **table)
 
 
 def _key(model: nn.Module, ds: ClipDataset, indices: np.ndarray, composite: str) -> str:
@@ -166,16 +174,27 @@ def _read(file: Path) -> ChannelStats:
         with np.load(file) as content:
             flat = {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file} cannot be read ({error}): delete it, and it is made again") from None
+        raise InputError(f"{file} cannot be read ({error}): delete it, and it is computed again") from None
     fields = {}
     for name, array in flat.items():
         field, _, layer = name.partition(" ")
-        fields = {**fields, field: array} if not layer else {**fields, field: {**fields.get(field, {}), layer: array}}
+        if layer:
+            fields.setdefault(field, {})[layer] = array
+        else:
+            fields[field] = array
     return ChannelStats(**fields)
 
 
 class ReferenceSample(NamedTuple):
-    """A clip, an instrument that plays in it (None for activations), and where the channel peaks."""
+    """A clip in which a channel peaks.
+
+    Attributes
+    ----------
+    clip : int, index into the dataset
+    instrument : int, whose relevance it is; None for activations
+    field : ReceptiveField of the neuron at the peak
+    value : float, relevance or activation there
+    """
 
     clip: int
     instrument: int | None
@@ -192,24 +211,28 @@ def reference_samples(
     count: int = 4,
     instrument: int | str | None = None,
 ) -> list[ReferenceSample]:
-    """The clips in which a channel peaks highest, each clip once, and where: RelMax or ActMax of Achtibat et al. 2023.
+    """The clips in which a channel peaks highest, each clip once, and where (RelMax or ActMax of Achtibat et al. 2023).
 
     Parameters
     ----------
+    model : the one that ``stats`` are of
+    stats : from :func:`channel_stats`
+    layer : name of a convolution
+    channel : int
     by : {"relevance", "activation"}
-        Largest relevance at one place (RelMax), or largest activation (ActMax).
-    count : int
+        Largest relevance at one neuron (RelMax), or largest activation (ActMax).
+    count : int, samples at most
     instrument : index or name, optional
-        Only relevance for this one.
+        Only relevance for this instrument counts.
 
     Raises
     ------
     InputError
-        If layer, channel or kind do not exist, or the channel never peaks above 0.
+        If layer, channel or ``by`` do not exist, or the channel never peaks above 0.
     """
     (channel,) = check_channels(model, layer, [channel])
     if by not in ("relevance", "activation"):
-        raise InputError(f"references are by 'relevance' or by 'activation', not {by!r}")
+        raise InputError(f"reference samples are by 'relevance' or by 'activation', not {by!r}")
     if by == "relevance":
         value, neuron, clips = stats.peak[layer][:, channel], stats.neuron[layer][:, channel], stats.clips
         classes = stats.classes
@@ -231,12 +254,17 @@ def reference_samples(
     return list(chosen.values())
 
 
-def crop_sound(audio: np.ndarray, field: ReceptiveField, margin: float = 0.15) -> np.ndarray:
-    """The sound of the cells that a place of a channel's map sees, with some silence around it: float32 (samples,).
+def crop_sound(audio: np.ndarray, field: ReceptiveField) -> np.ndarray:
+    """The sound of the cells in a receptive field, between 0.15 s of silence: float32 (samples,).
 
-    All other cells are turned off, so only these bands and these moments are heard.
+    All other cells are masked, so that only these bands and frames can be heard.
+
+    Parameters
+    ----------
+    audio : float32 (220_500,), the clip
+    field : of a :class:`ReferenceSample`, or from :func:`instr_lib.explain.concepts.receptive_field`
     """
     mask = np.zeros((N_MELS, N_FRAMES), np.float32)
     mask[field] = 1
-    silence = round(margin * SAMPLE_RATE)
+    silence = round(_MARGIN * SAMPLE_RATE)
     return masked(audio, mask)[max(0, field.frames.start * HOP - silence) : field.frames.stop * HOP + silence]

@@ -1,4 +1,4 @@
-"""Clips to answers: which instruments does a network hear, and how well?"""
+"""Clips to answers: architectures, published weights, training and evaluation."""
 
 import lazy_loader as _lazy
 

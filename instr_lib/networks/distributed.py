@@ -1,7 +1,8 @@
-"""One process or several: what the training loop needs of them.
+"""Training in one process or in several.
 
-The loop of :func:`instr_lib.training.train` calls a handful of methods of
-``lightning.fabric.Fabric``; :class:`OneProcess` has the same ones for when there is no Fabric.
+The loop of :func:`instr_lib.networks.training.train` calls a few methods of ``lightning.fabric.Fabric``.
+:class:`OneProcess` has the same methods for training without Fabric. The page "Scaling out" uses both; chapter 7
+fine-tunes with frozen batch normalisation.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from torch import nn
 
 
 def has_bfloat16(device: torch.device | None = None) -> bool:
-    """Whether the device computes in bfloat16 by itself; by default the one that training would take."""
+    """Whether the device supports bfloat16 natively; by default the device that training would use."""
     device = device or OneProcess().device
     return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class OneProcess:
-    """What the training loop uses of a Fabric: one process, on the GPU if there is one, else on the CPU."""
+    """Stands in for a Fabric: one process, on the GPU if there is one, else on the CPU."""
 
     global_rank, world_size = 0, 1
 
@@ -30,7 +31,7 @@ class OneProcess:
         return model, optimizer
 
     def autocast(self):
-        # bfloat16 where the hardware has it: the same result to within noise, in less time.
+        # bfloat16 where the hardware supports it: the same result up to rounding noise, in less time.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device))
 
     def backward(self, loss):
@@ -44,10 +45,10 @@ class OneProcess:
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation by mean and variance over the batches of all processes of a Fabric, be it one.
+    """Batch normalisation with mean and variance over the batches of all processes of a Fabric.
 
-    PyTorch's SyncBatchNorm computes the same on GPUs only; and its BatchNorm2d, on a CPU and with channels
-    last, adds up with an error of 1e-3 that is another one for another batch size.
+    PyTorch's SyncBatchNorm does the same, but only on GPUs. BatchNorm2d on a CPU with channels last sums with an
+    error of 1e-3 that depends on the batch size, so one process of a Fabric uses this class, too.
     """
 
     fabric = None
@@ -55,11 +56,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (n, c, h, w)
         if not self.training:
             return super().forward(x)
-        wide, over = x.float(), (0, 2, 3)
+        wide, axes = x.float(), (0, 2, 3)
         count = self._sum(torch.full((1,), x.numel() / x.shape[1], device=x.device))
-        mean = self._sum(wide.sum(over)) / count
+        mean = self._sum(wide.sum(axes)) / count
         offset = wide - mean[:, None, None]
-        variance = self._sum(offset.square().sum(over)) / count
+        variance = self._sum(offset.square().sum(axes)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
@@ -68,28 +69,28 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         return (offset * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     def _sum(self, value: torch.Tensor) -> torch.Tensor:
-        every = self.fabric.all_gather(value, sync_grads=True)  # gradients go to every process
-        return every.reshape(-1, *value.shape).sum(0)
+        values = self.fabric.all_gather(value, sync_grads=True)  # gradients go to all processes
+        return values.reshape(-1, *value.shape).sum(0)
 
 
 class _InLayout(torch.autograd.Function):
-    """The same values in another order in memory; gradients come back in the order given last."""
+    """The same values in another memory layout, and their gradients in ``gradient_layout``."""
 
     @staticmethod
-    def forward(ctx, x, there, back):
-        ctx.back = back
-        return x.contiguous(memory_format=there)
+    def forward(ctx, x, layout, gradient_layout):
+        ctx.gradient_layout = gradient_layout
+        return x.contiguous(memory_format=layout)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient.contiguous(memory_format=ctx.back), None, None
+        return gradient.contiguous(memory_format=ctx.gradient_layout), None, None
 
 
 class ChannelsFirstBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that is handed its bfloat16 batches channel by channel and gives them back with channels last.
+    """Batch normalisation computed with channels first, for bfloat16 batches with channels last.
 
-    For eight channels or fewer PyTorch's own takes eight times as long with channels last on a CPU: for the
-    report's first layer, 0.5 s of a step of 1.2 s.
+    For up to eight channels PyTorch's BatchNorm2d takes eight times as long with channels last on a CPU: for the
+    first layer of OriginalCNN, 0.5 s of a step of 1.2 s.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,7 +101,7 @@ class ChannelsFirstBatchNorm2d(nn.BatchNorm2d):
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation by what it has learned, also while training; scale and offset still learn."""
+    """Batch normalisation with the stored mean and variance also while training; scale and offset are still trained."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
@@ -110,12 +111,13 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 @contextlib.contextmanager
 def training_batch_norm(model: nn.Module, fabric, frozen: bool = False):
-    """How a network's batch normalisation is computed for as long as it trains.
+    """Replace a network's batch-normalisation layers by those that suit the training, and restore them afterwards.
 
-    With a Fabric over the batches of all its processes; without, by PyTorch, in the layout that suits it; or frozen.
+    With a Fabric: :class:`GlobalBatchNorm2d`. Without: PyTorch's, or :class:`ChannelsFirstBatchNorm2d` where that is
+    faster. If ``frozen``: :class:`FrozenBatchNorm2d`.
     """
     layers = [m for m in model.modules() if type(m) is nn.BatchNorm2d]
-    for layer in layers:  # the same parameters and buffers, computed with differently
+    for layer in layers:  # only the class changes, parameters and buffers stay
         if frozen:
             layer.__class__ = FrozenBatchNorm2d
         elif not isinstance(fabric, OneProcess):

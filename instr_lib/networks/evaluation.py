@@ -1,8 +1,8 @@
-"""Predictions, F1 with confidence intervals, thresholds.
+"""Predictions, and F1 with confidence intervals.
 
 Conventions: labels are 0/1 (n, 12), probabilities float (n, 12), predictions boolean (n, 12). An
 instrument that is neither played nor predicted in any clip has no F1: it is NaN. Chapter 4 uses all
-of it.
+of it but :func:`predict_windows`, which chapter 10 applies to recordings.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.metrics import f1_score
 
 from ..constants import CLIP_SAMPLES, FLOOR_DB, SAMPLE_RATE
 from ..data.dataset import ClipDataset
@@ -20,9 +21,9 @@ from ..data.recordings import Recording
 from ..data.spectrogram import check_mels, log_mel
 from ..errors import InputError
 from ..music.instruments import INSTRUMENTS
-from ..stats import Interval, resampled_counts
+from ..stats import Interval, percentile_interval, resampled_counts
 
-THRESHOLD = 0.5  # on the probability: an instrument is heard above it
+THRESHOLD = 0.5  # an instrument is predicted if its probability is above this
 
 
 def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -50,16 +51,16 @@ def predict(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> n
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, mels: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """What the network gives before the sigmoid, float32 (n, 12); takes and raises what :func:`predict` does."""
+    """The network's outputs before the sigmoid, float32 (n, 12); arguments and errors as for :func:`predict`."""
     mels = torch.from_numpy(check_mels(mels))[:, None]
     device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        found = [model(batch.to(device)).float().cpu() for batch in mels.split(batch_size)] if len(mels) else []
+        outputs = [model(batch.to(device)).float().cpu() for batch in mels.split(batch_size)] if len(mels) else []
     finally:
         for module, mode in modes:
             module.training = mode
-    return torch.cat([torch.empty(0, len(INSTRUMENTS)), *found]).numpy()
+    return torch.cat([torch.empty(0, len(INSTRUMENTS)), *outputs]).numpy()
 
 
 def _check(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,14 +73,10 @@ def _check(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.nd
     return labels.astype(bool), predicted.astype(bool)
 
 
-def _f1(both, labelled, predicted):
-    """F1 = 2 TP / (positives + predicted positives), NaN where both are 0."""
-    total = labelled + predicted
-    return np.divide(2 * both, total, out=np.full(np.shape(total), np.nan), where=total > 0)
-
-
 def f1_scores(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """F1 of each class, float64 (classes,); their mean is the macro-F1.
+
+    That of :func:`sklearn.metrics.f1_score`; NaN for a class that is in no label and no prediction.
 
     Raises
     ------
@@ -87,7 +84,8 @@ def f1_scores(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         If the shapes differ or the values are not 0 and 1.
     """
     labels, predicted = _check(labels, predicted)
-    return _f1((labels & predicted).sum(0), labels.sum(0), predicted.sum(0))
+    columns = zip(labels.T, predicted.T, strict=True)
+    return np.array([f1_score(label, answer, zero_division=np.nan) for label, answer in columns])
 
 
 def bootstrap_f1(
@@ -95,22 +93,36 @@ def bootstrap_f1(
 ) -> tuple[Interval, Interval]:
     """Macro-F1 and F1 of each class, with percentile bootstrap intervals over clips.
 
-    Clips are drawn with replacement, all classes of a clip together (Efron & Tibshirani 1993).
+    Clips are resampled with replacement, all classes of a clip together (Efron & Tibshirani 1993).
+
+    Parameters
+    ----------
+    labels, predicted : 0/1 (n, classes)
+    n_resamples : int
+    level : float, of the intervals
+    seed : int
 
     Returns
     -------
     macro : Interval of float
-    each : Interval of float64 (classes,)
+    per_class : Interval of float64 (classes,)
+
+    Raises
+    ------
+    InputError
+        As :func:`f1_scores`.
     """
     labels, predicted = _check(labels, predicted)
     counts = resampled_counts(len(labels), n_resamples, seed)
-    resampled = _f1(*(counts @ x.astype(float) for x in (labels & predicted, labels, predicted)))
-    value, tails = f1_scores(labels, predicted), (50 * (1 - level), 50 * (1 + level))
+    both, positives, answers = (counts @ x.astype(float) for x in (labels & predicted, labels, predicted))
+    # F1 of all resamples at once: 2 TP / (positives + predicted positives).
+    total = positives + answers
+    resampled = np.divide(2 * both, total, out=np.full(total.shape, np.nan), where=total > 0)
+    value = f1_scores(labels, predicted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is defined the answer is NaN
-        each = Interval(value, *np.nanpercentile(resampled, tails, axis=0))
-        macro = Interval(float(np.nanmean(value)), *np.nanpercentile(np.nanmean(resampled, axis=1), tails).tolist())
-    return macro, each
+        macro, resampled_macro = float(np.nanmean(value)), np.nanmean(resampled, axis=1)
+    return percentile_interval(macro, resampled_macro, level), percentile_interval(value, resampled, level)
 
 
 def evaluate(model: torch.nn.Module, ds: ClipDataset) -> dict:
@@ -125,9 +137,9 @@ def evaluate(model: torch.nn.Module, ds: ClipDataset) -> dict:
     Returns
     -------
     dict
-        n_clips, seed, split and fingerprint of the clips, threshold on the probability, macro_f1 as
-        ``{"value", "low", "high"}`` and f1 as such a dict for each instrument's name. An F1 that is not
-        defined is None.
+        n_clips, seed, split and fingerprint of the clips, the threshold on the probability, macro_f1 as
+        ``{"value", "low", "high"}`` and f1 with such a dict under each instrument's name. An undefined F1
+        is None.
 
     Raises
     ------
@@ -136,36 +148,35 @@ def evaluate(model: torch.nn.Module, ds: ClipDataset) -> dict:
     """
     if ds.manifest["split"] != "test":
         raise InputError(
-            f"{ds.path} holds clips of the split {ds.manifest['split']!r}, which networks learn from or are chosen by; "
+            f"{ds.path} holds clips of the split {ds.manifest['split']!r}, which networks are trained or selected on; "
             "a score on those says nothing: give it il.generate(..., split='test')"
         )
     parts = np.split(np.arange(len(ds)), range(256, len(ds), 256))  # 56 MB each, instead of all at once
     probabilities = np.concatenate([predict(model, ds.mels(part)) for part in parts])
-    macro, each = bootstrap_f1(ds.labels, probabilities > THRESHOLD)
+    macro, per_class = bootstrap_f1(ds.labels, probabilities > THRESHOLD)
 
-    def plain(*interval) -> dict:
-        return {
-            name: None if math.isnan(x) else round(float(x), 6) for name, x in zip(Interval._fields, interval, strict=True)
-        }
+    def to_json(interval) -> dict:
+        names = Interval._fields
+        return {name: None if math.isnan(x) else round(float(x), 6) for name, x in zip(names, interval, strict=True)}
 
     return {
         **{key: ds.manifest[key] for key in ("n_clips", "seed", "split")},
         "fingerprint": ds.fingerprint,
         "threshold": THRESHOLD,
-        "macro_f1": plain(*macro),
-        "f1": {i.name: plain(*interval) for i, interval in zip(INSTRUMENTS, zip(*each, strict=True), strict=True)},
+        "macro_f1": to_json(macro),
+        "f1": {i.name: to_json(ends) for i, ends in zip(INSTRUMENTS, np.transpose(per_class), strict=True)},
     }
 
 
-_SILENT = 10.0  # dB above the floor that a window must reach somewhere to be asked about
+_SILENCE_DB = FLOOR_DB + 10  # a window that is nowhere louder is taken to be silent
 
 
 class WindowPredictions(NamedTuple):
-    """What a network hears in a recording.
+    """A network's predictions for a recording, in windows of one clip's length.
 
     Attributes
     ----------
-    starts : float (n,), seconds at which the windows begin
+    starts : float (n,), seconds at which the windows start
     mels : float32 (n, 128, 431), dB
     probabilities : float32 (n, 12)
     """
@@ -176,11 +187,12 @@ class WindowPredictions(NamedTuple):
 
 
 def predict_windows(model: torch.nn.Module, recording: Recording) -> WindowPredictions:
-    """Ask a network about each window of a recording, but for silent ones: no network learned from silence, and what it
-    would say of it means nothing. Of these all probabilities are 0.
+    """Predictions for each window of a recording.
+
+    In silent windows all probabilities are 0: no network was trained on silence, so its answer would mean nothing.
     """
     windows = recording.windows()
     mels = np.stack([log_mel(window) for window in windows])
     probabilities = predict(model, mels)
-    probabilities[mels.max((1, 2)) <= FLOOR_DB + _SILENT] = 0
+    probabilities[mels.max((1, 2)) <= _SILENCE_DB] = 0
     return WindowPredictions(np.arange(len(windows)) * CLIP_SAMPLES / SAMPLE_RATE, mels, probabilities)

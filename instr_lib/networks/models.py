@@ -1,12 +1,10 @@
-"""The three networks and their published weights.
+"""The three networks.
 
-All take log-mel spectrograms in dB, float32 (n, 1, 128, 431), and give logits (n, 12). Each is a
-``preprocess`` without parameters, which makes network input of dB, followed by ``layers``, an
-``nn.Sequential`` of Conv → BatchNorm → MaxPool → ReLU blocks. Pooling before ReLU computes the same
-as after it (both are monotone) and costs a quarter. Chapter 3 shows them layer by layer.
-
-Beside weights ``x.safetensors`` lies ``x.json``: how they came to be and what they scored, with the
-SHA-256 of the weights that it describes. It is read and written only through this module.
+All take log-mel spectrograms in dB, float32 (n, 1, 128, 431), and return logits (n, 12). Each has a
+``preprocess`` without parameters, which converts dB to network input, followed by ``layers``, an
+``nn.Sequential`` of Conv → BatchNorm → MaxPool → ReLU blocks. Pooling before ReLU gives the same
+result as pooling after it (both are monotone) at a quarter of the cost. Chapter 3 shows
+``OriginalCNN`` and ``CompactCNN`` layer by layer, chapter 9 uses ``RobustCNN``.
 """
 
 from __future__ import annotations
@@ -23,10 +21,17 @@ from ..music.instruments import INSTRUMENTS
 
 
 class Preprocess(nn.Module):
-    """dB to network input: silence to exactly 0, full scale to 1; resized and repeated if asked.
+    """dB to network input: silence becomes exactly 0, full scale 1.
 
-    Silence must be 0 because relevance is shared out in proportion to the input: a silent cell then
+    Silence must be 0 because relevance is distributed in proportion to the input: a silent cell then
     gets none.
+
+    Parameters
+    ----------
+    size : tuple of int, optional
+        Height and width to resize to; by default the input stays on the mel grid.
+    channels : int
+        The one channel is repeated this many times.
     """
 
     def __init__(self, size: tuple[int, int] | None = None, channels: int = 1):
@@ -57,10 +62,10 @@ def _block(number: int, inputs: int, outputs: int, padding: int) -> list[tuple[s
 
 
 class OriginalCNN(nn.Module):
-    """The original report's network: its table to the last parameter (855 948).
+    """The original report's network, with exactly its 855,948 parameters.
 
-    Sees the spectrogram enlarged to 400 × 400 on three equal channels. The report names a dropout
-    layer but not its rate; 0.5 is assumed.
+    Its input is the spectrogram resized to 400 × 400, on three equal channels. The report names a
+    dropout layer but not its rate; 0.5 is assumed.
     """
 
     input_shape = (3, 400, 400)
@@ -90,7 +95,7 @@ class OriginalCNN(nn.Module):
 
 
 class MeanMaxPool(nn.Module):
-    """Mean and maximum over time, side by side: (n, c, bands, frames) to (n, 2 c, bands, 1)."""
+    """Mean and maximum over time, concatenated: (n, c, bands, frames) to (n, 2 c, bands, 1)."""
 
     def __init__(self, bands: int):
         super().__init__()
@@ -102,9 +107,9 @@ class MeanMaxPool(nn.Module):
 
 
 class CompactCNN(nn.Module):
-    """A quarter of the parameters on the 128 × 431 grid itself, so that its input cells are mel cells.
+    """A quarter of the parameters, on the 128 × 431 grid itself, so that its input cells are mel cells.
 
-    It pools over time before it decides, so it cannot tie an instrument to a moment of the clip.
+    It pools over time before the linear layer, so it cannot tie an instrument to a moment of the clip.
     """
 
     input_shape = (1, N_MELS, N_FRAMES)
@@ -113,19 +118,19 @@ class CompactCNN(nn.Module):
     def __init__(self):
         super().__init__()
         self.preprocess = Preprocess(None if self.input_shape[1:] == (N_MELS, N_FRAMES) else self.input_shape[1:])
-        one, two, three, four, five = self.widths
+        w1, w2, w3, w4, w5 = self.widths
         self.layers = nn.Sequential(
             OrderedDict(
                 [
-                    *_block(1, 1, one, padding=1),  # (16, 64, 215)
-                    *_block(2, one, two, padding=1),  # (32, 32, 107)
-                    *_block(3, two, three, padding=1),  # (64, 16, 53)
-                    *_block(4, three, four, padding=1),  # (96, 8, 26)
-                    *_block(5, four, five, padding=1),  # (128, 4, 13)
+                    *_block(1, 1, w1, padding=1),  # (16, 64, 215)
+                    *_block(2, w1, w2, padding=1),  # (32, 32, 107)
+                    *_block(3, w2, w3, padding=1),  # (64, 16, 53)
+                    *_block(4, w3, w4, padding=1),  # (96, 8, 26)
+                    *_block(5, w4, w5, padding=1),  # (128, 4, 13)
                     ("time_pool", MeanMaxPool(4)),  # (256, 4, 1)
                     ("flatten", nn.Flatten()),  # (1024,)
                     ("dropout", nn.Dropout(0.2)),
-                    ("linear", nn.Linear(2 * five * 4, len(INSTRUMENTS))),
+                    ("linear", nn.Linear(2 * w5 * 4, len(INSTRUMENTS))),
                 ]
             )
         )
@@ -135,9 +140,9 @@ class CompactCNN(nn.Module):
 
 
 class RobustCNN(CompactCNN):
-    """CompactCNN on every two frames as one, and with more channels where they cost least.
+    """CompactCNN with half the frames, and more channels where they cost least.
 
-    It learns twice as fast, so that it can hear many soundfonts, rooms and registers in the same time (chapter 9).
+    It trains twice as fast, so that it can learn from many soundfonts, rooms and registers in the same time (chapter 9).
     """
 
     input_shape = (1, N_MELS, 216)
@@ -148,10 +153,10 @@ ARCHITECTURES = {"original": OriginalCNN, "compact": CompactCNN, "robust": Robus
 
 
 def layer_table(model: nn.Module) -> list[tuple[str, tuple[int, ...], int]]:
-    """Each layer of ``model.layers`` in order: (kind, output shape without the batch, parameters)."""
+    """Each layer of ``model.layers`` in order: (class name, output shape without the batch, number of parameters)."""
     rows, x = [], torch.zeros(1, *model.input_shape)
     with torch.no_grad():
-        for layer in copy.deepcopy(model.layers).eval():  # a copy keeps its statistics and mode as they are
+        for layer in copy.deepcopy(model.layers).eval():  # a copy, so that the model keeps its batch statistics and mode
             x = layer(x)
             rows.append((type(layer).__name__, tuple(x.shape[1:]), sum(p.numel() for p in layer.parameters())))
     return rows

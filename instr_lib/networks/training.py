@@ -1,8 +1,9 @@
-"""One readable training loop, used by chapter 3 for both networks.
+"""One readable training loop for all networks.
 
-A checkpoint is written after every epoch; training that was stopped goes on from it and ends with
-the weights it would have had (same machine, same threads), because all chance in an epoch comes
-from (seed, epoch). The same loop runs in several processes if it is given a Lightning Fabric.
+A checkpoint is written after every epoch. A run that was interrupted resumes from it and ends with
+the weights it would have had (on the same machine, with as many threads), because all randomness in
+an epoch comes from (seed, epoch). The same loop runs in several processes if it is given a Lightning
+Fabric. Chapter 3 trains with it; chapters 7 and 9 add a penalty and augmentation.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class TrainSettings:
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
-    schedule: str = "constant"  # or "warmup-cosine": a tenth of the steps up, then down along a cosine to 0
+    schedule: str = "constant"  # or "warmup-cosine": linear warmup over a tenth of the steps, then a cosine to 0
     weight_decay: float = 0.0  # with 0, AdamW is Adam
-    seed: int = 0
+    seed: int = 0  # of the order of clips and of dropout
 
     def __post_init__(self):
         if self.schedule not in ("constant", "warmup-cosine"):
@@ -54,7 +55,7 @@ class TrainSettings:
             )
 
     def rate(self, progress: float) -> float:
-        """Learning rate at a share of the run from 0 to 1."""
+        """Learning rate when this share of the run, from 0 to 1, is done."""
         if self.schedule == "constant":
             return self.learning_rate
         if progress < 0.1:
@@ -65,7 +66,7 @@ class TrainSettings:
 def pos_weight(labels: np.ndarray) -> np.ndarray:
     """Negatives over positives for each instrument, from labels (n, 12): float32 (12,).
 
-    The report's weights of the positive term of the loss. Give it the training labels only.
+    The original report weights the positive term of the loss with it. Give it the training labels only.
 
     Raises
     ------
@@ -90,38 +91,38 @@ def train(
     penalty: Callable | None = None,
     augment: Callable | None = None,
 ) -> list[dict]:
-    """Train a network in place; it ends in eval mode with the weights of its best validation epoch.
+    """Train a network in place; it ends in eval mode with the weights of its best epoch.
 
     The loss is binary cross-entropy on logits, positives weighted by :func:`pos_weight` of the
-    training part; the best epoch is the one with the highest macro-F1 on the validation part, or, with a
-    penalty, the last.
+    training part. The best epoch is the one with the highest macro-F1 on the validation part; with a
+    penalty it is the last.
 
     Parameters
     ----------
     model : OriginalCNN or CompactCNN
     ds : ClipDataset
     train_index, val_index : sequences of int
-        Clips of ``ds`` to learn from and to choose the epoch by.
+        Clips of ``ds`` to learn from, and to choose the epoch by.
     settings : TrainSettings, optional
     run : path, optional
-        Folder for a checkpoint after every epoch; a run found there is taken up.
+        Folder for a checkpoint after every epoch; an existing run is resumed.
     progress : bool
         Show a progress bar.
     fabric : lightning.fabric.Fabric, optional
-        Launched; its processes share each batch and end with the same weights. By default one process,
+        A launched Fabric. Its processes share each batch and end with the same weights. By default one process,
         on the GPU if there is one. The page "Scaling out" shows how.
-    penalty : optional, such as :class:`instr_lib.truthful.Truthfulness`
-        Called with the network, ``ds``, a batch of clips and their spectrograms; what it returns is added to the
-        loss, summed over clips. Its ``repr`` tells one run from another. In one process only, for a network that has
-        learned already: its batch normalisation keeps its means and variances, which relevance rests on.
-    augment : optional, such as :class:`instr_lib.augmentation.Augmentation`
-        Called with the spectrograms and labels of a batch to learn from, it returns others. Its ``repr`` tells one run
-        from another.
+    penalty : callable, optional, such as :class:`instr_lib.explain.prior.AttributionPrior`
+        Called with the network, ``ds``, the clips of a batch and their spectrograms; returns what is added to the
+        loss, summed over clips. Its ``repr`` is part of the run's identity. For one process only, and for a network
+        that is trained already: its batch normalisation keeps its means and variances, which relevance depends on.
+    augment : callable, optional, such as :class:`instr_lib.data.augmentation.Augmentation`
+        Called with the spectrograms and labels of a training batch; returns new ones. Its ``repr`` is part of the
+        run's identity.
 
     Returns
     -------
-    list of dict
-        One an epoch: epoch, rate, train_loss, val_loss, val_f1 (macro), seconds.
+    history : list of dict
+        Per epoch: epoch, rate, train_loss, val_loss, val_f1 (macro), seconds.
 
     Raises
     ------
@@ -134,32 +135,32 @@ def train(
         raise TrainingError(f"a penalty is computed in one process, not in {fabric.world_size}: train without a Fabric")
     for name, index in (("training", train_index), ("validation", val_index)):
         if len(index) == 0:
-            raise TrainingError(f"the {name} part has no clip: it needs at least one")
+            raise TrainingError(f"the {name} part has no clip: give it at least one")
         if not (min(index) >= 0 and max(index) < len(ds)):
-            raise TrainingError(f"the {name} part names a clip outside 0 to {len(ds) - 1}: the data have {len(ds)} clips")
+            raise TrainingError(f"the {name} part has a clip outside 0 to {len(ds) - 1}: the data have {len(ds)} clips")
     model.to(fabric.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     weights = torch.from_numpy(pos_weight(ds.labels[train_index])).to(fabric.device)
     identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
     if penalty:
-        # A run that starts from learned weights is another one.
+        # It starts from trained weights: they, too, tell runs apart.
         first = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in model.parameters())).hexdigest()
         identity |= {"penalty": repr(penalty), "from": first}
     if augment:
         identity["augment"] = repr(augment)
     identity["clips"] = [hashlib.sha256(np.asarray(i, np.int64).tobytes()).hexdigest() for i in (train_index, val_index)]
     checkpoint = Path(run) / "checkpoint.safetensors" if run else None
-    writes, steps = fabric.global_rank == 0, -(-len(train_index) // settings.batch_size)
+    is_main, steps = fabric.global_rank == 0, -(-len(train_index) // settings.batch_size)
     with contextlib.ExitStack() as stack:
-        if run and writes:
+        if run and is_main:
             stack.enter_context(locked_folder(run, TrainingError))
         fabric.barrier()
         history, best = _resume(checkpoint, identity, model, optimizer) if checkpoint else ([], None)
         stack.enter_context(training_batch_norm(model, fabric, frozen=penalty is not None))
         network, optimizer = fabric.setup(model, optimizer)
-        begun = len(history) * steps
+        resumed_steps = len(history) * steps
         bar = stack.enter_context(
-            tqdm(total=settings.epochs * steps, initial=begun, unit="step", disable=not (progress and writes))
+            tqdm(total=settings.epochs * steps, initial=resumed_steps, unit="step", disable=not (progress and is_main))
         )
 
         def loss_of(batch):
@@ -168,37 +169,37 @@ def train(
             loss = _loss(network, ds, share, weights, fabric, penalty, augment)[0]
             return loss * fabric.world_size / len(batch)
 
-        def tell(loss):
+        def on_step(loss):
             bar.set_postfix(epoch=len(history) + 1, loss=f"{loss:.3f}", refresh=False)
             bar.update()
 
         for epoch in range(len(history), settings.epochs):
-            began = time.perf_counter()
+            start = time.perf_counter()
             order = np.random.default_rng([settings.seed, epoch]).permutation(train_index)
             batches = np.split(order, range(settings.batch_size, len(order), settings.batch_size))
             rates = [settings.rate((epoch * steps + step) / (settings.epochs * steps)) for step in range(steps)]
             with torch.random.fork_rng():
-                # What dropout leaves out: another choice in each epoch and process.
+                # For dropout: a different choice in each epoch and process.
                 torch.manual_seed(settings.seed * 10_000 + epoch + 1_000_000_007 * fabric.global_rank)
-                losses = one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell)
+                losses = one_epoch(network, optimizer, batches, rates, loss_of, fabric, on_step)
             total = sum(loss * len(batch) for loss, batch in zip(losses, batches, strict=True))
             row = {"epoch": epoch + 1, "rate": rates[-1], "train_loss": total / len(order)}
             row |= _validate(model, ds, val_index, weights, settings.batch_size, fabric)
-            row["seconds"] = round(time.perf_counter() - began, 1)
+            row["seconds"] = round(time.perf_counter() - start, 1)
             if not np.isfinite(row["train_loss"]):
-                raise TrainingError(f"the loss is no longer a number in epoch {epoch + 1}: lower the learning rate")
+                raise TrainingError(f"the loss is NaN or infinite in epoch {epoch + 1}: lower the learning rate")
             if penalty or not history or row["val_f1"] > max(r["val_f1"] for r in history):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
             history.append(row)
-            if checkpoint and writes:
+            if checkpoint and is_main:
                 _save_checkpoint(checkpoint, identity, model, optimizer, best, history)
     model.load_state_dict(best)
     model.to("cpu").eval()
     return history
 
 
-def one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell) -> list[float]:
-    """Learn from batches of clips, one step each, at these learning rates. Returns the loss at each step."""
+def one_epoch(network, optimizer, batches, rates, loss_of, fabric, on_step) -> list[float]:
+    """One step for each batch of clips, at its learning rate. Returns the loss at each step."""
     losses = []
     network.train()
     for batch, rate in zip(batches, rates, strict=True):
@@ -209,7 +210,7 @@ def one_epoch(network, optimizer, batches, rates, loss_of, fabric, tell) -> list
         fabric.backward(loss)
         optimizer.step()
         losses.append(fabric.all_reduce(loss.detach()).item())
-        tell(losses[-1])
+        on_step(losses[-1])
     return losses
 
 
@@ -220,7 +221,7 @@ def describe_run(
     penalty: Callable | None = None,
     augment: Callable | None = None,
 ) -> dict:
-    """What there is to know about a finished run, for :func:`instr_lib.models.save_model`."""
+    """Data, settings, history and machine of a finished run, for :func:`instr_lib.save_model`."""
     best = history[-1] if penalty else max(history, key=lambda row: row["val_f1"])
     return {
         "data": {key: ds.manifest[key] for key in ("n_clips", "seed", "split", "soundfont", "versions")}
@@ -245,7 +246,7 @@ def describe_run(
 
 
 def _loss(network, ds, clips, weights, fabric, penalty=None, augment=None):
-    """Each clip's loss, the mean over instruments and any penalty, summed over clips; and the logits (n, 12)."""
+    """The loss, a mean over instruments, plus any penalty, both summed over clips; and the logits (n, 12)."""
     mels = torch.from_numpy(dequantise(ds.stored(clips)))[:, None].to(fabric.device)  # (n, 1, 128, 431)
     labels = torch.from_numpy(ds.labels[clips]).to(fabric.device)  # (n, 12)
     if augment:
@@ -258,6 +259,7 @@ def _loss(network, ds, clips, weights, fabric, penalty=None, augment=None):
 
 
 def _validate(model, ds, index, weights, batch_size, fabric) -> dict:
+    """Loss and macro-F1 on the validation part."""
     model.eval()
     total, logits = 0.0, []
     with torch.no_grad():
@@ -280,23 +282,25 @@ def _save_checkpoint(path: Path, identity, model, optimizer, best, history):
         with atomic_path(path) as part:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, about)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"the checkpoint {path} could not be written ({error}): make room and start again") from None
+        remedy = "make room and start again"
+        raise TrainingError(f"the checkpoint {path} could not be written ({error}): {remedy}") from None
 
 
 def _resume(path: Path, identity, model, optimizer) -> tuple[list[dict], dict | None]:
+    """Load a checkpoint into model and optimizer; returns the history and the best weights, none if there is no file."""
     if not path.exists():
         return [], None
-    remedy = "delete the folder to start afresh, or choose another"
+    remedy = "delete the folder to start again, or choose another one"
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata()
-            found, history = json.loads(about["identity"]), json.loads(about["history"])
+            stored, history = json.loads(about["identity"]), json.loads(about["history"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"the checkpoint {path} is damaged ({error}): {remedy}") from None
     for key, value in identity.items():
-        if found.get(key) != value:
-            raise TrainingError(f"the run in {path.parent} has {key} = {found.get(key)}, not {value}: {remedy}")
+        if stored.get(key) != value:
+            raise TrainingError(f"the run in {path.parent} has {key} = {stored.get(key)}, not {value}: {remedy}")
     groups: dict = {"model": {}, "best": {}, "optimizer": {}}
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")

@@ -1,4 +1,9 @@
-"""Published weights by name, and files of weights: save, load, and what is known about them."""
+"""Published weights by name, and files of weights: save, load, and describe them.
+
+Beside weights ``x.safetensors`` lies ``x.json``, which says how they were trained and what they scored, with the
+SHA-256 of the weights that it describes. It is read and written only through this module. Chapter 3 saves weights,
+every later chapter loads them.
+"""
 
 from __future__ import annotations
 
@@ -15,88 +20,65 @@ from .._files import atomic_path, sha256, write_text
 from ..errors import WeightsError
 from .models import ARCHITECTURES
 
-# Every file in weights/, by name, and the architecture that it belongs to. A number is the seed of a further run.
+# The name of every file in weights/ and the architecture that it belongs to. A number is the seed of a further run.
 PUBLISHED = {
     "original": "original",
     "original-1": "original",
     "compact": "compact",
     "compact-1": "compact",
     "compact-2": "compact",
-    "compact-prior": "compact",  # trained on with an attribution prior, chapter 7
+    "compact-prior": "compact",  # fine-tuned with an attribution prior, chapter 7
     "robust": "robust",  # trained on five soundfonts, chapter 9
 }
 
 
 def models_folder() -> Path:
-    """Where published weights lie: ``$INSTR_MODELS``, or the folder that comes with the library."""
+    """The folder of the published weights: ``$INSTR_MODELS``, or the one that comes with the library."""
     return Path(os.environ.get("INSTR_MODELS") or Path(__file__).with_name("weights"))
 
 
 def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
-    """Write weights as safetensors, whole or not at all, and ``about`` them as JSON beside.
+    """Write weights as safetensors, and what is known ``about`` them as JSON; each file whole or not at all.
 
-    Returns the path of the weights; the JSON has the same name with the ending ``.json`` and says
-    besides which architecture the weights belong to and what their SHA-256 is.
+    Returns the path of the weights. The JSON has the same name with the ending ``.json``; it also holds
+    the architecture and the SHA-256 of the weights.
 
     Raises
     ------
     WeightsError
-        If the model is none of ours, or JSON cannot hold ``about``. Nothing is written then.
+        If the model's class is not in ``ARCHITECTURES``, or JSON cannot hold ``about``. Nothing is written then.
     """
     path = Path(path)
     architecture = next((name for name, kind in ARCHITECTURES.items() if type(model) is kind), None)
     if architecture is None:
-        raise WeightsError(
-            f"{type(model).__name__} is none of our networks: save_model writes "
-            + ", ".join(kind.__name__ for kind in ARCHITECTURES.values())
-        )
-    _json(about, path)  # refuses before the weights are replaced
+        known = ", ".join(kind.__name__ for kind in ARCHITECTURES.values())
+        raise WeightsError(f"{type(model).__name__} is not an architecture of instr_lib: save_model writes {known}")
+    _json(about, path)  # raises before the weights are replaced
     with atomic_path(path) as part:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, {"architecture": architecture})
-    # A kill just here leaves the old JSON beside new weights: the SHA-256 tells.
+    # A process killed here leaves the old JSON beside new weights: model_info notices by the SHA-256.
     _write_info(path, {"architecture": architecture, "sha256": sha256(path), **about})
     return path
 
 
-def add_info(which: str | os.PathLike, **more) -> dict:
+def add_info(which: str | os.PathLike, folder: str | os.PathLike | None = None, **more) -> dict:
     """Add to the JSON beside weights, whole or not at all, and return all of it.
 
     Parameters
     ----------
-    which : str or path
+    which, folder
         As for :func:`load_model`.
     **more
-        New keys, or new values of old ones.
+        New keys, or new values of existing ones.
 
     Raises
     ------
     WeightsError
-        As :func:`model_info`, and if JSON cannot hold ``more`` (NaN, for one).
+        As :func:`model_info`, and if JSON cannot hold ``more`` (NaN, for example).
     """
-    path, _ = _locate(which)
-    info = {**model_info(path), **more}
-    _write_info(path, info)
+    info = {**model_info(which, folder), **more}
+    _write_info(_locate(which, folder)[0], info)
     return info
-
-
-def _json(info: dict, path: Path) -> str:
-    try:
-        return json.dumps(info, indent=1, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{path.with_suffix('.json')} cannot hold this ({error}): give it plain numbers, and None for NaN"
-        ) from None
-
-
-def _write_info(path: Path, info: dict):
-    write_text(path.with_suffix(".json"), _json(info, path))
-
-
-def _locate(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> tuple[Path, str | None]:
-    """The file of weights and, if they are asked for by a published name, the architecture they must have."""
-    if str(which) in PUBLISHED:
-        return Path(folder or models_folder()) / f"{which}.safetensors", PUBLISHED[str(which)]
-    return Path(which), None
 
 
 def load_model(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> nn.Module:
@@ -107,7 +89,7 @@ def load_model(which: str | os.PathLike, folder: str | os.PathLike | None = None
     which : str or path
         A name in ``PUBLISHED``, such as ``"compact"``, or a ``.safetensors`` file written by :func:`save_model`.
     folder : path, optional
-        Where weights of these names lie, if not the published ones are meant.
+        Take the file of that name from this folder instead.
 
     Raises
     ------
@@ -148,7 +130,7 @@ def load_model(which: str | os.PathLike, folder: str | os.PathLike | None = None
 
 
 def model_info(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> dict:
-    """What is written about weights: architecture, sha256, data, settings, curve, test scores.
+    """The JSON beside weights: architecture, sha256, data, settings, history, test scores.
 
     Parameters
     ----------
@@ -158,7 +140,7 @@ def model_info(which: str | os.PathLike, folder: str | os.PathLike | None = None
     Raises
     ------
     WeightsError
-        If the JSON beside the weights is missing, damaged, or describes other weights.
+        If the JSON is missing, damaged, or describes other weights.
     """
     weights = _locate(which, folder)[0].with_suffix(".safetensors")
     path = weights.with_suffix(".json")
@@ -178,8 +160,30 @@ def model_info(which: str | os.PathLike, folder: str | os.PathLike | None = None
 def models_info(folder: str | os.PathLike | None = None) -> dict[str, dict]:
     """:func:`model_info` of all weights in a folder by name, such as ``"compact-1"``, original networks first.
 
-    By default of the published ones. Empty if there are none, or no such folder. Raises what :func:`model_info` raises.
+    The default folder is that of the published weights. Empty if it holds no weights or does not exist. Raises what
+    :func:`model_info` raises.
     """
     info = {file.stem: model_info(file) for file in Path(folder or models_folder()).glob("*.json")}
     architectures = list(ARCHITECTURES)
     return dict(sorted(info.items(), key=lambda item: (architectures.index(item[1]["architecture"]), item[0])))
+
+
+def _locate(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> tuple[Path, str | None]:
+    """The file of weights and, if they have a published name, the architecture that they must have."""
+    name = str(which).removesuffix(".safetensors")
+    if folder is not None or str(which) in PUBLISHED:
+        return Path(folder or models_folder()) / f"{name}.safetensors", PUBLISHED.get(name)
+    return Path(which), None
+
+
+def _json(info: dict, path: Path) -> str:
+    try:
+        return json.dumps(info, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path.with_suffix('.json')} cannot hold this ({error}): give it plain numbers, and None for NaN"
+        ) from None
+
+
+def _write_info(path: Path, info: dict):
+    write_text(path.with_suffix(".json"), _json(info, path))

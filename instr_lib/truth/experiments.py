@@ -1,4 +1,8 @@
-"""Change the music, ask the network again, and measure the difference."""
+"""Interventions: edit the music, ask the networks again, and measure the difference.
+
+:func:`run_interventions` gives :class:`Outcomes`, the logits clip by clip; the other functions summarise them, with 95 %
+bootstrap intervals over clips. Chapter 8 uses all of it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from ..constants import CLIP_SAMPLES, FLOOR_DB
@@ -17,20 +20,21 @@ from ..explain.attribution import relevance
 from ..music.instruments import instrument_index
 from ..networks.evaluation import logits
 from ..stats import Interval, bootstrap_mean, bootstrap_ratio, bootstrap_statistic, resampled_rows
-from .edits import Change, set_level
+from .edits import Edit, set_level
+from .sanity import spearman
 from .stems import Clip
 
 
 class Outcomes(NamedTuple):
-    """What a network says about an instrument before and after a change, clip by clip.
+    """A network's logits before and after an edit, for n clips.
 
     Attributes
     ----------
-    instrument : int (n,), whom each clip is about
+    instrument : int (n,), the instrument whose stem was edited
     before, after, without : float32 (n, 12)
-        Logits for the clip, for the changed clip, and for the clip in which the instrument does not play at all.
+        Logits for the clip, for the edited clip, and for the clip without the instrument.
     relevance, energy : float (n,)
-        What of the instrument's relevance, and of the level above silence, lay on power that the change removed.
+        The instrument's relevance, and the mix's level above silence, on the power that the edit removed.
     """
 
     instrument: np.ndarray
@@ -41,173 +45,171 @@ class Outcomes(NamedTuple):
     energy: np.ndarray
 
     def own(self, logits: np.ndarray) -> np.ndarray:
-        """Of logits (n, 12) those of the instrument that each clip is about, (n,)."""
+        """Of logits (n, 12), those of each clip's instrument, (n,)."""
         return logits[np.arange(len(logits)), self.instrument]
 
     @property
     def drop(self) -> np.ndarray:
-        """By how much the instrument's logit fell, (n,)."""
+        """How far the instrument's logit falls by the edit, (n,)."""
         return self.own(self.before - self.after)
 
     @property
     def evidence(self) -> np.ndarray:
-        """By how much the logit falls if the instrument is taken out altogether, (n,)."""
+        """How far the instrument's logit falls when the instrument is removed, (n,)."""
         return self.own(self.before - self.without)
 
 
 def run_interventions(
     networks: Mapping[str, torch.nn.Module],
     clips: Iterable[Clip],
-    changes: Mapping[str, Change],
-    progress: str = "",
+    edits: Mapping[str, Edit],
     composite: str = "epsilon_plus",
+    progress: bool = True,
 ) -> dict[str, dict[str, Outcomes]]:
-    """Play each clip with each change, and ask each network about the instrument.
+    """Apply each edit to each clip and ask each network before and after.
 
     Parameters
     ----------
     networks : by name
-    clips : each about an instrument
-    changes : by name
-    progress : what to write beside the progress bar; without it there is none
+    clips : iterable of Clip
+    edits : by name, functions of a clip that return its stem anew, float32 (220_500,)
     composite : of :func:`instr_lib.relevance`
+    progress : bool
 
     Returns
     -------
-    Answers by network and change
+    dict of dict of Outcomes, by network and edit
 
     Raises
     ------
     InputError
-        If there are no clips, or a change gives something that is no stem.
+        If there are no clips, networks or edits, or an edit returns something else than a stem.
     """
-    rows = {network: {change: [] for change in changes} for network in networks}
-    for clip in tqdm(clips, progress, disable=not progress):
-        mels = log_mel(
-            np.stack([clip.rest + clip.stem, clip.rest, *(clip.rest + _stem(clip, *c) for c in changes.items())])
-        )
+    rows = {network: {edit: [] for edit in edits} for network in networks}
+    for clip in tqdm(clips, "interventions", disable=not progress):
+        edited = [clip.rest + _edited_stem(clip, name, edit) for name, edit in edits.items()]
+        mels = log_mel(np.stack([clip.rest + clip.stem, clip.rest, *edited]))
         power = 10 ** (mels / 10)
-        removed = np.where(mels[0] > FLOOR_DB, 1 - power[2:] / power[0], 0).clip(min=0)  # (changes, 128, 431)
+        removed = np.where(mels[0] > FLOOR_DB, 1 - power[2:] / power[0], 0).clip(min=0)  # (edits, 128, 431)
         energy = (removed * (mels[0] - FLOOR_DB)).sum((1, 2))
         for network, model in networks.items():
             before, without, *after = logits(model, mels)
-            heat = relevance(model, mels[:1], [clip.instrument], composite)[0]
-            moved = (removed * heat).sum((1, 2))
-            for n, change in enumerate(changes):
-                rows[network][change].append((clip.instrument, before, after[n], without, moved[n], energy[n]))
-    if not all(found for by_change in rows.values() for found in by_change.values()):
-        raise InputError("there are no clips, networks or changes to ask about")
+            heatmap = relevance(model, mels[:1], [clip.instrument], composite)[0]
+            on_removed = (removed * heatmap).sum((1, 2))
+            for n, edit in enumerate(edits):
+                rows[network][edit].append((clip.instrument, before, after[n], without, on_removed[n], energy[n]))
+    if not rows or not all(by_edit and all(by_edit.values()) for by_edit in rows.values()):
+        raise InputError("there are no clips, networks or edits: give at least one of each")
     return {
-        network: {change: Outcomes(*map(np.array, zip(*found, strict=True))) for change, found in by_change.items()}
-        for network, by_change in rows.items()
+        network: {edit: Outcomes(*map(np.array, zip(*outcomes, strict=True))) for edit, outcomes in by_edit.items()}
+        for network, by_edit in rows.items()
     }
 
 
-def _stem(clip: Clip, name: str, change: Change) -> np.ndarray:
-    stem = np.asarray(change(clip))
+def _edited_stem(clip: Clip, name: str, edit: Edit) -> np.ndarray:
+    stem = np.asarray(edit(clip))
     if stem.shape != (CLIP_SAMPLES,) or not np.isfinite(stem).all():
-        raise InputError(f"the change {name!r} gave {stem.shape} or NaN, not a stem of {CLIP_SAMPLES} samples")
+        raise InputError(
+            f"the edit {name!r} gave shape {stem.shape} or NaN: it must return a stem of {CLIP_SAMPLES} finite samples"
+        )
     return stem.astype(np.float32, copy=False)
 
 
 def sweep(
-    networks: Mapping[str, torch.nn.Module], clips: Iterable[Clip], levels: Sequence[float], progress: str = ""
+    networks: Mapping[str, torch.nn.Module], clips: Iterable[Clip], levels: Sequence[float], progress: bool = True
 ) -> dict[str, np.ndarray]:
-    """Whether each network recognises the instrument at each level (dB) against all others, bool (clips, levels)."""
+    """Whether each network detects the instrument at each level (dB relative to all others): bool (clips, levels)."""
     rows = {network: [] for network in networks}
-    for clip in tqdm(clips, progress, disable=not progress):
+    for clip in tqdm(clips, "levels", disable=not progress):
         mels = log_mel(clip.rest + np.stack([set_level(clip, level) for level in levels]))
         for network, model in networks.items():
             rows[network].append(logits(model, mels)[:, clip.instrument] > 0)
-    return {network: np.array(found) for network, found in rows.items()}
+    return {network: np.array(detected) for network, detected in rows.items()}
 
 
-def relative_logit_drop(answers: Outcomes, minus: Outcomes | None = None) -> Interval:
-    """Which share of the evidence for the instrument a change takes away, with a 95 % bootstrap interval over clips.
+def relative_logit_drop(outcomes: Outcomes, minus: Outcomes | None = None) -> Interval:
+    """The share of the evidence for the instrument that an edit takes away.
 
-    The sum of drops as a share of the sum of drops if the instrument is taken out altogether: 0 if nothing changes, 1 if it
-    is as good as gone, negative if it is heard better. With ``minus``, how much more than another change of the same clips.
+    The sum over clips of the logit's drop, divided by the sum of its drop when the instrument is removed: 0 if nothing
+    changes, 1 if the edit is as good as removing the instrument, negative if the logit rises. With ``minus``, how much
+    larger the share is than that of another edit of the same clips.
     """
-    drops = answers.drop if minus is None else answers.drop - minus.drop
-    return bootstrap_ratio(drops, answers.evidence)
+    drops = outcomes.drop if minus is None else outcomes.drop - minus.drop
+    return bootstrap_ratio(drops, outcomes.evidence)
 
 
-def logit_gain(answers: Outcomes, others: Sequence[str | int]) -> Interval:
-    """How far the logit of another instrument rises, one a clip, in logits, with a 95 % bootstrap interval over clips."""
-    rows, indices = np.arange(len(answers.after)), [instrument_index(other) for other in others]
-    return bootstrap_mean((answers.after - answers.before)[rows, indices])
+def logit_gain(outcomes: Outcomes, others: Sequence[str | int]) -> Interval:
+    """How far the logit of another instrument rises, in logits. ``others``: that instrument, for each of the n clips."""
+    rows, indices = np.arange(len(outcomes.after)), [instrument_index(other) for other in others]
+    return bootstrap_mean((outcomes.after - outcomes.before)[rows, indices])
 
 
-def detection_rate(answers: Outcomes, before: bool = False) -> Interval:
-    """In which share of the clips the instrument is still recognised, with a 95 % bootstrap interval over clips."""
-    return bootstrap_mean(answers.own(answers.before if before else answers.after) > 0)
+def detection_rate(outcomes: Outcomes, before: bool = False) -> Interval:
+    """The share of clips in which the instrument is detected after the edit, or before it."""
+    return bootstrap_mean(outcomes.own(outcomes.before if before else outcomes.after) > 0)
 
 
-def drop_correlation(answers: Outcomes, by: str = "relevance") -> Interval:
-    """How well relevance, or energy, on what was removed tells in which clips the logit falls most.
+def drop_correlation(outcomes: Outcomes, by: str = "relevance") -> Interval:
+    """How well relevance, or energy, on the removed power predicts in which clips the logit drops most.
 
-    Spearman's rank correlation over clips with a 95 % bootstrap interval; NaN where one of the two is the same everywhere.
+    Spearman's rank correlation over clips; NaN where one of the two is constant.
     """
-    told, drop = getattr(answers, by), answers.drop
-
-    def spearman(rows):
-        ranks = rankdata(told[rows]), rankdata(drop[rows])
-        spread = np.std(ranks[0]) * np.std(ranks[1])
-        return np.cov(*ranks, ddof=0)[0, 1] / spread if spread else np.nan
-
-    return bootstrap_statistic(spearman, len(drop))
+    predictor, drop = getattr(outcomes, by), outcomes.drop
+    return bootstrap_statistic(lambda rows: spearman(predictor[rows], drop[rows]), len(drop))
 
 
-def detection_threshold_db(levels: Sequence[float], heard: np.ndarray) -> Interval:
-    """The level at which half of the clips are still recognised, with a 95 % bootstrap interval over clips.
+def detection_threshold_db(levels: Sequence[float], detected: np.ndarray) -> Interval:
+    """The level at which the instrument is detected in half of the clips.
 
     Parameters
     ----------
     levels : dB, descending
-    heard : bool (clips, levels)
+    detected : bool (clips, levels), from :func:`sweep`
 
     Returns
     -------
     Interval
-        Interpolated between levels. ``-inf`` if at the lowest level more than half are recognised still, NaN if at the
-        highest not even half are.
+        Interpolated between levels. ``-inf`` if more than half are still detected at the lowest level, NaN if not even
+        half are at the highest.
     """
     levels = np.asarray(levels, float)
 
-    def half(rate):
+    def threshold(rate):
         if rate[0] < 0.5:
             return np.nan
-        under = np.flatnonzero(rate < 0.5)
-        if not len(under):
+        below = np.flatnonzero(rate < 0.5)
+        if not len(below):
             return -np.inf
-        n = under[0]
+        n = below[0]
         return levels[n] + (levels[n - 1] - levels[n]) * (0.5 - rate[n]) / (rate[n - 1] - rate[n])
 
-    drawn = np.sort([half(heard[rows].mean(0)) for rows in resampled_rows(len(heard))])
-    ends = drawn[[int(0.025 * len(drawn)), int(0.975 * len(drawn))]]
-    return Interval(float(half(heard.mean(0))), *map(float, ends))
+    # Sorted by hand: a percentile interpolates between thresholds, and that of -inf and a number is NaN.
+    resampled = np.sort([threshold(detected[rows].mean(0)) for rows in resampled_rows(len(detected))])
+    ends = resampled[[int(0.025 * len(resampled)), int(0.975 * len(resampled))]]
+    return Interval(float(threshold(detected.mean(0))), *map(float, ends))
 
 
 def summary(
-    answers: Mapping[str, Mapping[str, Outcomes]], controls: Mapping[str, str] | None = None
+    outcomes: Mapping[str, Mapping[str, Outcomes]], controls: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, dict[str, Interval]]]:
-    """All that is worth keeping of answers, by network and change.
+    """The measures that chapter 8 stores, by network, edit and name.
 
-    ``relative_logit_drop``, ``detection_rate`` and ``recognised before``, how well ``relevance`` and ``energy`` predicted the drop, and, for
-    changes named in ``controls``, ``beyond control``: how much more is lost than by the change named there.
+    ``relative_logit_drop``, ``detection_rate``, ``detection_rate_before``; ``relevance`` and ``energy``, how well each
+    predicts the drop; and, for edits named in ``controls``, ``beyond_control``: how much larger the relative drop is than
+    that of the control edit named there.
     """
-    found = {}
-    for network, by_change in answers.items():
-        found[network] = {}
-        for change, given in by_change.items():
+    table = {}
+    for network, by_edit in outcomes.items():
+        table[network] = {}
+        for edit, values in by_edit.items():
             row = {
-                "lost": relative_logit_drop(given),
-                "recognised": detection_rate(given),
-                "recognised before": detection_rate(given, before=True),
-                "relevance": drop_correlation(given, "relevance"),
-                "energy": drop_correlation(given, "energy"),
+                "relative_logit_drop": relative_logit_drop(values),
+                "detection_rate": detection_rate(values),
+                "detection_rate_before": detection_rate(values, before=True),
+                "relevance": drop_correlation(values, "relevance"),
+                "energy": drop_correlation(values, "energy"),
             }
-            if change in (controls or {}):
-                row["beyond control"] = relative_logit_drop(given, minus=by_change[controls[change]])
-            found[network][change] = row
-    return found
+            if edit in (controls or {}):
+                row["beyond_control"] = relative_logit_drop(values, minus=by_edit[controls[edit]])
+            table[network][edit] = row
+    return table

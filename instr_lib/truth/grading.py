@@ -1,4 +1,8 @@
-"""Grade a method: every score of this room in one row."""
+"""Grade an explanation method: its localisation and causal scores in one row.
+
+A *method* is a function of (model, mels (n, 128, 431) in dB, classes (n,)) that returns heatmaps (n, 128, 431), such as
+:func:`instr_lib.relevance` and those of :mod:`instr_lib.explain.methods`. Chapters 7 and 9 use all of it.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,20 @@ from .causal import normalised_auc, perturbation_curves
 from .localisation import localisation_scores
 from .stems import Pairs, render_pairs
 
+Method = Callable[[torch.nn.Module, np.ndarray, np.ndarray], np.ndarray]
+_BATCH_SIZE = 12  # pairs that a method is given at a time
+
 
 def grade(
-    method: Callable[[torch.nn.Module, np.ndarray, np.ndarray], np.ndarray],
+    method: Method,
     model: torch.nn.Module | str = "compact",
     n_clips: int = 200,
     seed: int = 0,
     pairs: Pairs | None = None,
-    batch_size: int = 12,
     curves: bool = True,
     progress: bool = True,
-) -> dict[str, Interval]:
-    """How true a method's explanations are: one row of the table of chapter 7.
+) -> dict[str, Interval | dict[str, int]]:
+    """How well a method's heatmaps agree with the stems and with the network: one row of the table of chapter 7.
 
     ``il.truth.grade(il.relevance)`` grades Concept Relevance Propagation.
 
@@ -36,69 +42,60 @@ def grade(
     method : function of (model, mels (n, 128, 431), classes (n,)) that returns heatmaps (n, 128, 431)
     model : network, or the name of a published one
     n_clips : int
-        Of the test stream, with two instruments or more: about three pairs of clip and instrument each.
+        Clips of the test stream with two or more instruments; about three pairs per clip.
     seed : int, of the stream
     pairs : Pairs, optional
-        Rendered before by :func:`render_pairs`, to grade several methods on the same ones.
-    batch_size : int, pairs that the method is given at a time
-    curves : bool, whether to draw deletion and insertion curves too
+        From :func:`instr_lib.truth.render_pairs`, to grade several methods on the same clips.
+    curves : bool
+        Whether to compute ``deletion`` and ``insertion`` too, which takes longest.
+    progress : bool
 
     Returns
     -------
-    dict of Interval
-        Mean of each score with a 95 % bootstrap interval over clips, and ``"undefined"``, for each score the number of
-        pairs for which it is not defined (they are left out of its mean).
+    dict
+        By name of the score, its mean with a 95 % bootstrap interval over clips; and ``"undefined"``, by name of the score
+        the number of pairs for which it is not defined and which are left out of the mean.
 
     Raises
     ------
     InputError
-        If the method returns another shape, or NaN, or a heatmap of nothing but zeros for every pair.
+        If the method returns another shape, or NaN, or only zeros.
     """
     model = load_model(model) if isinstance(model, str) else model
     pairs = render_pairs(n_clips, seed, progress=progress) if pairs is None else pairs
-    scores = per_pair_scores(method, model, pairs, batch_size, curves, progress)
+    scores = per_pair_scores(method, model, pairs, curves, progress)
     row = {name: bootstrap(values, pairs.clips) for name, values in scores.items()}
     return row | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
 
 
 def per_pair_scores(
-    method: Callable,
-    model: torch.nn.Module,
-    pairs: Pairs,
-    batch_size: int = 12,
-    curves: bool = True,
-    progress: bool = True,
+    method: Method, model: torch.nn.Module, pairs: Pairs, curves: bool = True, progress: bool = True
 ) -> dict[str, np.ndarray]:
-    """Every score of every pair, (n,) each: what :func:`grade` takes the mean of."""
-    found = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, batch_size, progress)
-    scores = localisation_scores(found, pairs)
+    """Every score for every pair, (n,) each: what :func:`grade` averages; takes and raises what it does."""
+    heatmaps = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, progress)
+    scores = localisation_scores(heatmaps, pairs)
     for name, insert in (("deletion", False), ("insertion", True)) if curves else ():
-        scores[name] = normalised_auc(perturbation_curves(model, pairs, found, insert=insert))
+        scores[name] = normalised_auc(perturbation_curves(model, pairs, heatmaps, insert))
     return scores
 
 
 def compute_heatmaps(
-    method: Callable,
-    model: torch.nn.Module,
-    mels: np.ndarray,
-    classes: np.ndarray,
-    batch_size: int = 12,
-    progress: bool = False,
+    method: Method, model: torch.nn.Module, mels: np.ndarray, classes: np.ndarray, progress: bool = False
 ) -> np.ndarray:
-    """What a method makes of spectrograms (n, 128, 431) and classes (n,), some at a time: float32 (n, 128, 431).
+    """A method's heatmaps, float32 (n, 128, 431), for spectrograms (n, 128, 431) in dB and classes (n,), batch by batch.
 
     Raises
     ------
     InputError
-        If the method returns another shape, or NaN, or nothing but zeros.
+        If the method returns another shape, or NaN, or only zeros.
     """
     heatmaps = np.empty((len(classes), N_MELS, N_FRAMES), np.float32)
-    for start in tqdm(range(0, len(heatmaps), batch_size), "heatmaps", unit_scale=batch_size, disable=not progress):
-        part = slice(start, start + batch_size)
-        found = np.asarray(method(model, mels[part], classes[part]))
-        if found.shape != heatmaps[part].shape:
-            raise InputError(f"the method returned heatmaps of shape {found.shape}, not {heatmaps[part].shape}")
-        heatmaps[part] = found
+    for start in tqdm(range(0, len(heatmaps), _BATCH_SIZE), "heatmaps", unit_scale=_BATCH_SIZE, disable=not progress):
+        batch = slice(start, start + _BATCH_SIZE)
+        returned = np.asarray(method(model, mels[batch], classes[batch]))
+        if returned.shape != heatmaps[batch].shape:
+            raise InputError(f"the method returned heatmaps of shape {returned.shape}, not {heatmaps[batch].shape}")
+        heatmaps[batch] = returned
     if len(bad := np.flatnonzero(~np.isfinite(heatmaps).all((1, 2)))):
         raise InputError(f"the method's heatmap {bad[0]} contains NaN or infinity")
     if len(heatmaps) and not heatmaps.any():

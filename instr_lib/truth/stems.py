@@ -1,9 +1,11 @@
-"""Stems as ground truth: which instrument owns which cell, and how true a heatmap is by that.
+"""Stems as ground truth: which instrument owns which cell of the spectrogram.
 
-Conventions: heatmaps are float (n, 128, 431), signed, one for each *pair* of a clip and an instrument that plays in it;
-``owned_mask`` are bool arrays of the same shape, the cells of which the instrument has at least ``OWNERSHIP_THRESHOLD`` of the power. A score
-that is not defined for a pair (a heatmap without anything positive, an instrument that owns no cell) is NaN. Chapter 7 uses
-all of it.
+A *cell* is a time-frequency bin of the log-mel spectrogram, one band and one frame. **Ownership** is the ideal ratio mask
+on mel power: each stem's share of a cell. An instrument's **own cells** are the ideal binary mask at
+``OWNERSHIP_THRESHOLD``: those in which it has at least that share. A **pair** is a clip and an instrument that plays in it.
+
+Conventions: stems are float32 (k, 220_500) and add up to the mix; heatmaps are signed float (n, 128, 431), one for each
+pair; ``owned_mask`` is bool (n, 128, 431), the pairs' own cells. Chapters 7 to 9 use all of it.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from ..music.instruments import INSTRUMENTS, instrument_index
 from ..music.score import Note, Score
 from ..music.synth import Synth, SynthOverrides
 
-OWNERSHIP_THRESHOLD = 0.8  # share of a cell's power from which on it is an instrument's own
+OWNERSHIP_THRESHOLD = 0.8  # share of a cell's power that makes it an instrument's own
 
 
 def ownership(stems: np.ndarray) -> np.ndarray:
-    """Each stem's share of the mel power of a cell, 0 where the mix is silent.
+    """Each stem's share of each cell's mel power (the ideal ratio mask), 0 where the mix is silent.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ def ownership(stems: np.ndarray) -> np.ndarray:
     Returns
     -------
     float32 (k, 128, 431)
-        Between 0 and 1; over the stems they add up to 1 where the mix sounds, to 0 where it does not.
+        Between 0 and 1; over the stems they add up to 1 where the mix sounds and to 0 where it does not.
 
     Raises
     ------
@@ -54,17 +56,17 @@ def ownership(stems: np.ndarray) -> np.ndarray:
 
 
 class Pairs(NamedTuple):
-    """Clips with their stems, and one row for each instrument that plays in one.
+    """Spectrograms of clips, and n pairs of a clip and an instrument that plays in it.
 
     Attributes
     ----------
     mels : float32 (clips, 128, 431), dB
-    clips : int (n,), row of ``mels``
-    classes : int (n,), instrument indices
-    shares : float32 (n, 128, 431), the instrument's share of each cell's power
-    others : n bool arrays (k, 128, 431), cells owned by each of the clip's other instruments
+    clips : int (n,), the pair's row of ``mels``
+    classes : int (n,), the pair's instrument, as an index
+    shares : float32 (n, 128, 431), the instrument's ownership
+    others : n bool arrays (k, 128, 431), the own cells of each of the clip's other instruments
     level : float (n,), level of the instrument's stem relative to the rest of the mix, dB
-    together : int (n,), how many instruments play
+    n_instruments : int (n,), how many instruments play in the clip
     """
 
     mels: np.ndarray
@@ -73,25 +75,26 @@ class Pairs(NamedTuple):
     shares: np.ndarray
     others: list[np.ndarray]
     level: np.ndarray
-    together: np.ndarray
+    n_instruments: np.ndarray
 
     @property
     def owned_mask(self) -> np.ndarray:
-        """Cells in which the instrument has at least ``OWNERSHIP_THRESHOLD`` of the power, bool (n, 128, 431)."""
+        """The pairs' own cells, bool (n, 128, 431)."""
         return self.shares >= OWNERSHIP_THRESHOLD
 
 
 def render_pairs(
     n_clips: int, seed: int = 0, split: str = "test", synth: Synth | None = None, progress: bool = True
 ) -> Pairs:
-    """The first clips of a stream in which two instruments or more play, rendered stem by stem.
+    """The pairs of the first clips of a stream in which two or more instruments play, rendered stem by stem.
 
     Parameters
     ----------
     n_clips : int
-        At least one. About 3 pairs come from each.
+        At least one; about three pairs per clip.
     seed, split : as for :func:`instr_lib.generate`
     synth : Synth, optional
+    progress : bool
 
     Raises
     ------
@@ -102,17 +105,17 @@ def render_pairs(
     """
     if n_clips < 1:
         raise InputError(f"n_clips must be at least 1, not {n_clips}")
-    synth, found, index = synth or Synth(), [], -1
+    synth, pairs, index = synth or Synth(), [], -1
     with tqdm(total=n_clips, desc="clips with stems", disable=not progress) as bar:
-        while len(found) < n_clips:
+        while len(pairs) < n_clips:
             index += 1
             score = clip_score(index, seed, split)
             if len(score.instruments) < 2:
                 continue
             stems = synth.render_stems(score)
-            found.append(pairs_from_stems(stems.sum(0), stems, score.instruments))
+            pairs.append(pairs_from_stems(stems.sum(0), stems, score.instruments))
             bar.update()
-    return concatenate_pairs(found)
+    return concatenate_pairs(pairs)
 
 
 def pairs_from_stems(
@@ -121,40 +124,41 @@ def pairs_from_stems(
     instruments: Sequence[int | str],
     targets: Sequence[int | str] | None = None,
 ) -> Pairs:
-    """The pairs of one clip of your own: its mix and the stems that it was mixed of.
+    """The pairs of one clip of your own, given as a mix and the stems that it is the sum of.
 
     Parameters
     ----------
     mix : float32 (220_500,)
     stems : float32 (k, 220_500)
-    instruments : k names or indices, what plays each stem
-    targets : names or indices of those to ask about; by default all
+    instruments : k names or indices, the instrument of each stem
+    targets : names or indices of the instruments that pairs are made of; by default all
 
     Raises
     ------
     AudioError
-        If mix or stems are not as they should be, or the stems do not add up to the mix (to a thousandth of its peak).
+        If mix or stems have the wrong shape or contain NaN, or the stems do not add up to the mix (to a thousandth of its
+        peak).
     InputError
-        If there is not one instrument a stem, or one is asked about that does not play.
+        If the number of instruments is not that of the stems, or a target does not play.
     """
-    mix, stems, players = check_audio(mix), check_audio(stems), [instrument_index(i) for i in instruments]
+    mix, stems, active = check_audio(mix), check_audio(stems), [instrument_index(i) for i in instruments]
     if stems.ndim != 2 or mix.ndim != 1:
         raise AudioError(f"a clip is a mix (samples,) and stems (instruments, samples), not {mix.shape} and {stems.shape}")
-    if len(players) != len(stems) or len(set(players)) != len(players):
-        raise InputError(f"{len(stems)} stems need as many different instruments, not {len(players)}: {list(instruments)}")
+    if len(active) != len(stems) or len(set(active)) != len(active):
+        raise InputError(f"{len(stems)} stems need as many different instruments, not {len(active)}: {list(instruments)}")
     error, peak = np.abs(stems.sum(0) - mix), np.abs(mix).max()
     if error.max() > 1e-3 * peak:
         raise AudioError(
             f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g} "
             f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
         )
-    targets = players if targets is None else [instrument_index(i) for i in targets]
+    targets = active if targets is None else [instrument_index(i) for i in targets]
     for index in targets:
-        if index not in players:
-            here = ", ".join(INSTRUMENTS[i].name for i in players)
-            raise InputError(f"{INSTRUMENTS[index].name} does not play in this clip, so no cell can be its own: {here} do")
+        if index not in active:
+            names = ", ".join(INSTRUMENTS[i].name for i in active)
+            raise InputError(f"{INSTRUMENTS[index].name} does not play in this clip and owns no cell: choose among {names}")
     shares = ownership(stems)
-    owned_mask, rows = shares >= OWNERSHIP_THRESHOLD, [players.index(index) for index in targets]
+    owned_mask, rows = shares >= OWNERSHIP_THRESHOLD, [active.index(index) for index in targets]
     power = (stems.astype(float) ** 2).sum(1)
     rest = ((mix - stems) ** 2).sum(1, dtype=float)
     return Pairs(
@@ -168,18 +172,18 @@ def pairs_from_stems(
     )
 
 
-def concatenate_pairs(found: Sequence[Pairs]) -> Pairs:
+def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:
     """Pairs of several clips as one."""
-    before = np.cumsum([0, *(len(one.mels) for one in found)])
-    mels, clips, classes, shares, others, level, together = zip(*found, strict=True)
+    first_rows = np.cumsum([0, *(len(part.mels) for part in parts)])
+    mels, clips, classes, shares, others, level, n_instruments = zip(*parts, strict=True)
     return Pairs(
         np.concatenate(mels),
-        np.concatenate([one + n for one, n in zip(clips, before, strict=False)]),
+        np.concatenate([rows + first for rows, first in zip(clips, first_rows, strict=False)]),
         np.concatenate(classes),
         np.concatenate(shares),
-        [mask for masks in others for mask in masks],
+        [masks for part in others for masks in part],
         np.concatenate(level),
-        np.concatenate(together),
+        np.concatenate(n_instruments),
     )
 
 
@@ -188,7 +192,7 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
     .. math:: 10 \\log_{10} \\frac{|a s|^2}{|a s - e|^2}, \\quad a = \\frac{e \\cdot s}{|s|^2}
 
-    for an estimate e of the sound s. From minus to plus infinity; loudness does not count. NaN if either is silent.
+    for an estimate e of the sound s. From minus to plus infinity, independent of loudness; NaN if either is silent.
 
     Parameters
     ----------
@@ -212,15 +216,15 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip and an instrument that plays in it.
+    """A clip and an instrument that plays in it, rendered: what :mod:`instr_lib.truth.edits` are functions of.
 
     Attributes
     ----------
     score : Score
-    instrument : int, index
+    instrument : int, index (a name is accepted too)
     synth : Synth
     stem : float32 (220_500,), the instrument's sound
-    rest : float32 (220_500,), the sound of all others, or silence
+    rest : float32 (220_500,), the sound of all other instruments, or silence
 
     Raises
     ------
@@ -236,12 +240,12 @@ class Clip:
 
     def __post_init__(self):
         object.__setattr__(self, "instrument", instrument_index(self.instrument))
-        players = self.score.instruments
-        if self.instrument not in players:
-            here = ", ".join(INSTRUMENTS[i].name for i in players)
-            raise ScoreError(f"{INSTRUMENTS[self.instrument].name} does not play in this clip: choose among {here}")
+        active = self.score.instruments
+        if self.instrument not in active:
+            names = ", ".join(INSTRUMENTS[i].name for i in active)
+            raise ScoreError(f"{INSTRUMENTS[self.instrument].name} does not play in this clip: choose among {names}")
         stems = self.synth.render_stems(self.score)
-        own = players.index(self.instrument)
+        own = active.index(self.instrument)
         object.__setattr__(self, "stem", stems[own])
         object.__setattr__(self, "rest", np.delete(stems, own, 0).sum(0))
 
@@ -251,20 +255,20 @@ class Clip:
         return [note for note in self.score.notes if note.instrument == self.instrument]
 
     def play(self, notes: Iterable[Note], overrides: SynthOverrides | None = None) -> np.ndarray:
-        """The sound of some notes, all of one instrument, as a stem."""
+        """A stem that plays other notes, all of one instrument: float32 (220_500,)."""
         score = Score(tuple(notes))
         return self.synth.render(score, None if overrides is None else dict.fromkeys(score.instruments, overrides))
 
-    def by(self, other: str | int) -> np.ndarray:
-        """The same notes, played by another instrument, as a stem."""
-        index = instrument_index(other)
+    def resynthesise(self, instrument: str | int) -> np.ndarray:
+        """A stem that plays the same notes with another instrument: float32 (220_500,)."""
+        index = instrument_index(instrument)
         return self.play(note._replace(instrument=index) for note in self.notes)
 
 
 def clips(
     instrument: str | int,
     n_clips: int,
-    players: Sequence[int] = (1, 2, 3, 4),
+    n_instruments: Sequence[int] = (1, 2, 3, 4),
     notes: int = 1,
     seed: int = 0,
     split: str = "test",
@@ -276,16 +280,20 @@ def clips(
     ----------
     instrument : name or index
     n_clips : int
-    players : how many instruments may play in it
-    notes : how many notes the instrument plays in it at least
+    n_instruments : numbers of instruments that may play in a clip
+    notes : least number of notes that the instrument plays in a clip
     seed, split : as for :func:`instr_lib.generate`
     synth : Synth, optional
+
+    Yields
+    ------
+    Clip
     """
-    index, synth, row = instrument_index(instrument), synth or Synth(), 0
+    target, synth, index = instrument_index(instrument), synth or Synth(), 0
     while n_clips > 0:
-        score = clip_score(row, seed, split)
-        row += 1
-        enough = sum(note.instrument == index for note in score.notes) >= notes
-        if enough and len(score.instruments) in players:
-            yield Clip(score, index, synth)
+        score = clip_score(index, seed, split)
+        index += 1
+        enough = sum(note.instrument == target for note in score.notes) >= notes
+        if enough and len(score.instruments) in n_instruments:
+            yield Clip(score, target, synth)
             n_clips -= 1

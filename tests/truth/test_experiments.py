@@ -1,4 +1,4 @@
-"""Changes of the music, heard by measuring them, and what is made of the answers, in closed form."""
+"""Edits of the music, checked by measuring the sound, and the statistics of their outcomes, in closed form."""
 
 import math
 
@@ -104,22 +104,22 @@ def test_a_bend_of_nan_is_refused(synth):
         edits.with_overrides(one_note(synth, "Violin"), il.SynthOverrides(pitch_bend=lambda t: t * np.nan))
 
 
-# Changes of the sound.
+# Edits of the sound.
 
 
 def test_silenced_is_silent_there_and_untouched_elsewhere(synth):
     bass = tune(synth, "Acoustic Bass")
-    found = edits.gate(bass, 0.1, 0.2, slice(1, 2))
+    edited = edits.gate(bass, 0.1, 0.2, slice(1, 2))
     hole = slice(round(1.6 * RATE), round(1.8 * RATE))
-    assert not found[hole].any() and bass.stem[hole].any()
+    assert not edited[hole].any() and bass.stem[hole].any()
     edge = round(0.006 * RATE)
-    assert np.array_equal(found[: hole.start - edge], bass.stem[: hole.start - edge])
-    assert np.array_equal(found[hole.stop + edge :], bass.stem[hole.stop + edge :])
+    assert np.array_equal(edited[: hole.start - edge], bass.stem[: hole.start - edge])
+    assert np.array_equal(edited[hole.stop + edge :], bass.stem[hole.stop + edge :])
     assert not edits.gate(bass, 0, 5.0)[round(0.2 * RATE) :].any()
 
 
 def test_quieter_is_at_the_level(synth):
-    clip = next(stems.clips("Trumpet", 1, players=[3], synth=synth))
+    clip = next(stems.clips("Trumpet", 1, n_instruments=[3], synth=synth))
     for level in (0, -30):
         stem = edits.set_level(clip, level).astype(float)
         assert 10 * math.log10((stem**2).sum() / (clip.rest.astype(float) ** 2).sum()) == pytest.approx(level, abs=0.01)
@@ -129,11 +129,11 @@ def test_quieter_is_at_the_level(synth):
 
 def test_attacks_come_from_the_other(synth):
     trumpet = tune(synth, "Trumpet")
-    found, sax = edits.swap_attack(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
+    edited, sax = edits.swap_attack(trumpet, "Soprano Sax"), trumpet.resynthesise("Soprano Sax")
     for onset in (0.2, 1.5, 2.8):
         start, change, stop = (round((onset + t) * RATE) for t in (0.01, 0.09, 0.12))
-        assert np.allclose(found[start:change], sax[start:change], atol=1e-6)
-        assert np.allclose(found[stop : stop + 5000], trumpet.stem[stop : stop + 5000], atol=1e-6)
+        assert np.allclose(edited[start:change], sax[start:change], atol=1e-6)
+        assert np.allclose(edited[stop : stop + 5000], trumpet.stem[stop : stop + 5000], atol=1e-6)
 
 
 def test_harmonics_that_are_taken_away_are_gone_and_others_stay(synth):
@@ -155,21 +155,21 @@ def test_band_that_is_taken_away_is_gone_and_the_rest_stays(synth):
 
 def test_spectrum_is_the_others_and_the_level_stays(synth):
     trumpet = tune(synth, "Trumpet")
-    found, sax = edits.swap_spectrum(trumpet, "Soprano Sax"), trumpet.by("Soprano Sax")
+    edited, sax = edits.swap_spectrum(trumpet, "Soprano Sax"), trumpet.resynthesise("Soprano Sax")
     profile = lambda stem: 10 * np.log10(harmonic_power(stem, 60, 0.35, 1.0) + 1e-9)  # noqa: E731
     shape = lambda stem: profile(stem) - profile(stem).mean()  # noqa: E731
-    before, after = (np.abs(shape(s) - shape(sax)).mean() for s in (trumpet.stem, found))
+    before, after = (np.abs(shape(s) - shape(sax)).mean() for s in (trumpet.stem, edited))
     assert after < 0.4 * before
-    assert (found**2).sum() == pytest.approx((trumpet.stem**2).sum(), rel=1e-3)
+    assert (edited**2).sum() == pytest.approx((trumpet.stem**2).sum(), rel=1e-3)
 
 
 def test_envelope_is_the_others_and_the_spectrum_stays(synth):
     sax = tune(synth, "Soprano Sax")
-    found, celesta = edits.swap_envelope(sax, "Celesta"), sax.by("Celesta")
+    edited, celesta = edits.swap_envelope(sax, "Celesta"), sax.resynthesise("Celesta")
     smooth = lambda stem: np.sqrt(np.convolve(stem**2, np.ones(2205) / 2205, "same"))[::441]  # noqa: E731
     like = lambda stem: np.corrcoef(smooth(stem), smooth(celesta))[0, 1]  # noqa: E731
-    assert like(found) > 0.98 > like(sax.stem) + 0.1
-    before, after = (harmonic_power(s, 60, 0.4, 0.6, range(1, 9)) for s in (sax.stem, found))
+    assert like(edited) > 0.98 > like(sax.stem) + 0.1
+    before, after = (harmonic_power(s, 60, 0.4, 0.6, range(1, 9)) for s in (sax.stem, edited))
     assert np.allclose(10 * np.log10(after / after[0]), 10 * np.log10(before / before[0]), atol=2)
 
 
@@ -185,9 +185,9 @@ def test_steady_takes_the_vibrato_away_and_can_put_it_back(synth):
     violin = one_note(synth, "Violin", 67)
     moves = lambda stem: np.nanstd(edits.pitch(stem, violin.notes[0])[round(0.9 * RATE) : round(1.9 * RATE)])  # noqa: E731
     assert moves(violin.stem) > 8 and moves(edits.remove_vibrato(violin)) < 4
-    back = edits.remove_vibrato(violin, back=True)
-    assert moves(back) == pytest.approx(moves(violin.stem), rel=0.1)
-    assert ((back - violin.stem) ** 2).sum() < 1e-3 * (violin.stem**2).sum()
+    restored = edits.remove_vibrato(violin, restore=True)
+    assert moves(restored) == pytest.approx(moves(violin.stem), rel=0.1)
+    assert ((restored - violin.stem) ** 2).sum() < 1e-3 * (violin.stem**2).sum()
     assert (edits.remove_vibrato(violin) ** 2).sum() == pytest.approx((violin.stem**2).sum(), rel=0.05)
 
 
@@ -197,7 +197,7 @@ def test_steady_at_the_start_leaves_the_vibrato(synth):
     assert moves(edits.remove_vibrato(violin, 0.15)) > 0.8 * moves(violin.stem)
 
 
-# Changes of the notes.
+# Edits of the notes.
 
 
 def test_transposed_by_an_octave_is_twice_as_high(synth):
@@ -220,13 +220,13 @@ def test_shifted_is_the_same_sound_later(synth):
         edits.shift(clip, 4.0)
 
 
-# Asking.
+# Interventions.
 
 
 def test_clips_are_those_of_the_stream(synth):
-    found = list(stems.clips("Violin", 3, players=[2], notes=3, synth=synth))
-    assert len(found) == 3
-    for clip in found:
+    selected = list(stems.clips("Violin", 3, n_instruments=[2], notes=3, synth=synth))
+    assert len(selected) == 3
+    for clip in selected:
         assert len(clip.score.instruments) == 2 and len(clip.notes) >= 3
         assert np.allclose(clip.stem + clip.rest, synth.render(clip.score), atol=1e-6)
         assert clip.score in [il.clip_score(i, split="test") for i in range(200)]
@@ -235,47 +235,47 @@ def test_clips_are_those_of_the_stream(synth):
 
 
 @pytest.fixture(scope="module")
-def answers(synth):
+def outcomes(synth):
     """Nothing changed, all taken away, half taken away, in four clips."""
-    changes = {
+    interventions = {
         "nothing": lambda c: c.stem,
         "all": lambda c: 0 * c.stem,
         "half": lambda c: edits.gate(c, 0, 3.0, slice(0, 1)),
     }
     return experiments.run_interventions(
-        {"compact": il.load_model("compact")}, stems.clips("Piccolo", 4, synth=synth), changes
+        {"compact": il.load_model("compact")}, stems.clips("Piccolo", 4, synth=synth), interventions, progress=False
     )["compact"]
 
 
-def test_nothing_changed_loses_nothing_and_all_taken_away_loses_all(answers):
-    assert experiments.relative_logit_drop(answers["nothing"]) == (0, 0, 0)
-    assert experiments.relative_logit_drop(answers["all"]) == pytest.approx((1, 1, 1))
-    assert 0 < experiments.relative_logit_drop(answers["half"]).value < 1
-    assert experiments.relative_logit_drop(answers["all"], minus=answers["all"]) == (0, 0, 0)
+def test_nothing_changed_loses_nothing_and_all_taken_away_loses_all(outcomes):
+    assert experiments.relative_logit_drop(outcomes["nothing"]) == (0, 0, 0)
+    assert experiments.relative_logit_drop(outcomes["all"]) == pytest.approx((1, 1, 1))
+    assert 0 < experiments.relative_logit_drop(outcomes["half"]).value < 1
+    assert experiments.relative_logit_drop(outcomes["all"], minus=outcomes["all"]) == (0, 0, 0)
     assert (
-        experiments.detection_rate(answers["nothing"]).value
+        experiments.detection_rate(outcomes["nothing"]).value
         == 1
-        == experiments.detection_rate(answers["all"], before=True).value
+        == experiments.detection_rate(outcomes["all"], before=True).value
     )
-    assert experiments.detection_rate(answers["all"]).value == 0
-    assert answers["nothing"].relevance.tolist() == [0] * 4 == answers["nothing"].energy.tolist()
+    assert experiments.detection_rate(outcomes["all"]).value == 0
+    assert outcomes["nothing"].relevance.tolist() == [0] * 4 == outcomes["nothing"].energy.tolist()
 
 
-def test_relevance_of_what_is_taken_away(answers, synth):
+def test_relevance_of_what_is_taken_away(outcomes, synth):
     clip = next(stems.clips("Piccolo", 1, synth=synth))
     mels = il.log_mel(np.stack([clip.stem + clip.rest, clip.rest]))
     heat = il.relevance(il.load_model("compact"), mels[:1], ["Piccolo"])[0]
     share = (1 - 10 ** ((mels[1] - mels[0]) / 10)).clip(min=0)
-    assert answers["all"].relevance[0] == pytest.approx((heat * share).sum(), rel=1e-4)
-    assert answers["all"].energy[0] == pytest.approx(((mels[0] + 80) * share).sum(), rel=1e-4)
-    assert np.isnan(experiments.drop_correlation(answers["nothing"])).all()
+    assert outcomes["all"].relevance[0] == pytest.approx((heat * share).sum(), rel=1e-4)
+    assert outcomes["all"].energy[0] == pytest.approx(((mels[0] + 80) * share).sum(), rel=1e-4)
+    assert np.isnan(experiments.drop_correlation(outcomes["nothing"])).all()
 
 
 def test_a_change_that_gives_no_stem_is_refused(synth):
     network = {"compact": il.load_model("compact")}
-    for change in (lambda c: c.stem[:100], lambda c: c.stem * np.nan):
-        with pytest.raises(InputError, match="the change 'odd' gave"):
-            experiments.run_interventions(network, stems.clips("Piccolo", 1, synth=synth), {"odd": change})
+    for edit in (lambda c: c.stem[:100], lambda c: c.stem * np.nan):
+        with pytest.raises(InputError, match="the edit 'odd' gave"):
+            experiments.run_interventions(network, stems.clips("Piccolo", 1, synth=synth), {"odd": edit})
     with pytest.raises(InputError, match="no clips"):
         experiments.run_interventions(network, [], {"none": lambda c: c.stem})
 
@@ -285,40 +285,38 @@ def made_up(drops, evidence=None, relevance=None, energy=None) -> experiments.Ou
     before, after, without = np.zeros((3, n, 12), np.float32)
     after[:, 2] = -np.asarray(drops)
     without[:, 2] = -np.asarray(evidence if evidence is not None else np.ones(n))
-    told = np.zeros(n)
-    return experiments.Outcomes(
-        np.full(n, 2), before, after, without, told if relevance is None else relevance, told if energy is None else energy
-    )
+    relevance, energy = (np.zeros(n) if values is None else values for values in (relevance, energy))
+    return experiments.Outcomes(np.full(n, 2), before, after, without, relevance, energy)
 
 
 def test_what_is_lost_is_a_ratio_of_sums():
-    found = experiments.relative_logit_drop(made_up([1, 2, 3], [2, 4, 2]))
-    assert found.value == pytest.approx(6 / 8) and found.low <= found.value <= found.high
+    drop = experiments.relative_logit_drop(made_up([1, 2, 3], [2, 4, 2]))
+    assert drop.value == pytest.approx(6 / 8) and drop.low <= drop.value <= drop.high
     assert experiments.relative_logit_drop(made_up([2] * 5, [4] * 5)) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_gained_follows_the_other_instrument():
-    answers = made_up([0, 0])
-    answers.after[0, 5], answers.after[1, 7] = 3, 5
+    outcomes = made_up([0, 0])
+    outcomes.after[0, 5], outcomes.after[1, 7] = 3, 5
     assert (
-        experiments.logit_gain(answers, [5, 7]).value == 4
-        and experiments.logit_gain(answers, ["Piccolo", "Piccolo"]).value == 0
+        experiments.logit_gain(outcomes, [5, 7]).value == 4
+        and experiments.logit_gain(outcomes, ["Piccolo", "Piccolo"]).value == 0
     )
 
 
 def test_prediction_is_spearmans():
     rng = np.random.default_rng(0)
-    drops, told = rng.normal(size=(2, 40))
-    found = experiments.drop_correlation(made_up(drops, relevance=told))
-    assert found.value == pytest.approx(spearmanr(drops.astype(np.float32), told).statistic, abs=1e-6)
+    drops, predictor = rng.normal(size=(2, 40))
+    correlation = experiments.drop_correlation(made_up(drops, relevance=predictor))
+    assert correlation.value == pytest.approx(spearmanr(drops.astype(np.float32), predictor).statistic, abs=1e-6)
     assert experiments.drop_correlation(made_up(drops, energy=np.exp(drops)), by="energy").value == pytest.approx(1)
 
 
 def test_level_at_which_half_is_lost():
     levels = [0, -10, -20, -30]
-    heard = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
-    assert experiments.detection_threshold_db(levels, heard).value == -20
-    assert experiments.detection_threshold_db(levels, heard[:2] & [True, True, False, False]).value == pytest.approx(-15)
+    detected = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
+    assert experiments.detection_threshold_db(levels, detected).value == -20
+    assert experiments.detection_threshold_db(levels, detected[:2] & [True, True, False, False]).value == pytest.approx(-15)
     assert experiments.detection_threshold_db(levels, np.ones((3, 4), bool)) == (-math.inf,) * 3
     assert np.isnan(experiments.detection_threshold_db(levels, np.zeros((3, 4), bool)).value)
 
@@ -327,8 +325,8 @@ def test_verdicts():
     assert stats.verdict(Interval(0.3, 0.2, 0.4), 0.1) == "supported"
     assert stats.verdict(Interval(0.3, 0.05, 0.4), 0.1) == "undecided"
     assert stats.verdict(Interval(0.05, 0.0, 0.09), 0.1) == "refuted"
-    assert stats.negative(Interval(1, 0, 3)) == (-1, -3, 0)
-    assert stats.apart(Interval(5, 2, 8), Interval(1, -3, 5)) == pytest.approx((4, -1, 9))
+    assert -Interval(1, 0, 3) == (-1, -3, 0)
+    assert Interval(5, 2, 8) - Interval(1, -3, 5) == pytest.approx((4, -1, 9))
 
 
 def test_streaks_in_closed_form():
@@ -340,8 +338,21 @@ def test_streaks_in_closed_form():
     assert np.isnan(localisation.streak_seconds(heat)[2])
 
 
-def test_sweep_hears_loud_and_not_silent(synth):
-    found = experiments.sweep(
-        {"compact": il.load_model("compact")}, stems.clips("Violin", 3, players=[2], synth=synth), [0, -100], ""
-    )["compact"]
-    assert found.shape == (3, 2) and found[:, 0].all() and not found[:, 1].any()
+def test_sweep_detects_loud_and_not_silent(synth):
+    networks, clips = {"compact": il.load_model("compact")}, stems.clips("Violin", 3, n_instruments=[2], synth=synth)
+    detected = experiments.sweep(networks, clips, [0, -100], progress=False)["compact"]
+    assert detected.shape == (3, 2) and detected[:, 0].all() and not detected[:, 1].any()
+
+
+def test_summary_has_the_names_of_the_stored_results(outcomes):
+    row = experiments.summary({"compact": outcomes}, {"half": "all"})["compact"]
+    names = ["relative_logit_drop", "detection_rate", "detection_rate_before", "relevance", "energy"]
+    assert list(row["all"]) == names and list(row["half"]) == [*names, "beyond_control"]
+    assert row["half"]["beyond_control"] == experiments.relative_logit_drop(outcomes["half"], minus=outcomes["all"])
+
+
+def test_without_clips_or_edits_there_is_nothing_to_ask(synth):
+    networks, edit = {"compact": il.load_model("compact")}, {"nothing": lambda c: c.stem}
+    for arguments in (([], edit), (stems.clips("Piccolo", 1, synth=synth), {})):
+        with pytest.raises(InputError, match="no clips, networks or edits"):
+            experiments.run_interventions(networks, *arguments, progress=False)

@@ -1,9 +1,9 @@
-"""The floor of generation: what FluidSynth alone needs to play the clips, on every core.
+"""A lower bound on generation: what FluidSynth alone needs to play the clips, on every core.
 
-No generation that plays its clips with FluidSynth can be faster than this. A process a core, the font loaded once, a fresh
-synth a clip (without it the same clip would not sound the same twice), all instruments of a clip at once, dry,
-with the settings of `il.Synth`, 32-bit sound, as few calls as there are moments at which a note begins or
-ends. Everything that is known beforehand, such as the notes' frames, is prepared before the clock starts.
+No program that plays the clips with FluidSynth can be faster. One process per core, the font loaded once, a fresh synth per
+clip (otherwise the same clip would not sound the same twice), all instruments of a clip at once, dry, with the settings of
+`il.Synth`, 32-bit sound, and one call per moment at which a note begins or ends. Whatever can be prepared, such as the
+notes' frames, is prepared before the clock starts.
 """
 
 import functools
@@ -73,7 +73,7 @@ def stems_batch(scores):
 
 
 def on_every_core(work, clips):
-    """Hand the clips to a process a core, as `il.generate` does."""
+    """Distribute the clips over one process per core, as `il.generate` does."""
     batches = (clips[i : i + BATCH] for i in range(0, len(clips), BATCH))
     tasks = (joblib.delayed(work)(batch) for batch in batches)
     for _ in joblib.Parallel(os.cpu_count(), return_as="generator_unordered", pre_dispatch="2*n_jobs")(tasks):

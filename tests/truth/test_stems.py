@@ -1,4 +1,4 @@
-"""Who owns a cell: worked out from the power of each stem, taken from librosa."""
+"""Ownership of cells, computed again from the power of each stem by librosa."""
 
 import librosa
 import numpy as np

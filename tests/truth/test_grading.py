@@ -1,4 +1,4 @@
-"""Scores of a heatmap in closed form, and what grading says of heatmaps whose truth is known."""
+"""Scores of a heatmap in closed form, and grades of heatmaps whose right answer is known."""
 
 import math
 
@@ -68,13 +68,36 @@ def test_many_at_once_are_the_same_as_one_by_one():
         )
 
 
-def test_average_precision_is_that_of_scikit_learn():
-    from sklearn.metrics import average_precision_score
+def slow_average_precision(heat: np.ndarray, own: np.ndarray) -> float:
+    """From the definition: at each distinct relevance, precision times the gain in recall."""
+    total, previous = 0.0, 0.0
+    for threshold in np.unique(heat)[::-1]:
+        selected = heat >= threshold
+        recall = own[selected].sum() / own.sum()
+        total += own[selected].mean() * (recall - previous)
+        previous = recall
+    return total
 
-    rng = np.random.default_rng(0)
-    heatmaps, owned_mask = rng.integers(-5, 20, (2, 128, 431)).astype(float), rng.random((2, 128, 431)) < 0.1
-    expected = [average_precision_score(o.ravel(), h.ravel()) for h, o in zip(heatmaps, owned_mask, strict=True)]
-    assert np.allclose(localisation.average_precision(heatmaps, owned_mask), expected)
+
+@pytest.mark.parametrize("levels", [2, 25, 1000])  # few levels: many ties
+def test_average_precision_is_its_definition(levels):
+    rng = np.random.default_rng(levels)
+    heatmaps = np.round(rng.normal(size=(2, 128, 431)) * levels / 6) / levels
+    heatmaps[1] *= 1e-9  # small differences are differences
+    owned_mask = (heatmaps > np.quantile(heatmaps, 0.8, axis=(1, 2), keepdims=True)) ^ (rng.random(heatmaps.shape) < 0.1)
+    expected = [slow_average_precision(*pair) for pair in zip(heatmaps, owned_mask, strict=True)]
+    assert localisation.average_precision(heatmaps, owned_mask) == pytest.approx(expected, abs=1e-12)
+
+
+def test_average_precision_of_real_heatmaps_is_its_definition(pairs):
+    """Float32 relevance, in which neighbouring values lie a rounding error apart; by sorting, as there are many values."""
+    heatmaps = grading.compute_heatmaps(il.relevance, il.load_model("compact"), pairs.mels[:1], pairs.classes[:1])
+    own = pairs.owned_mask[0].ravel()
+    order = np.argsort(-heatmaps[0].ravel(), kind="stable")
+    hits, value = own[order].cumsum(), heatmaps[0].ravel()[order]
+    last = np.append(np.flatnonzero(value[1:] != value[:-1]), len(order) - 1)
+    expected = (hits[last] / (last + 1) * np.diff(hits[last] / hits[-1], prepend=0)).sum()
+    assert localisation.average_precision(heatmaps, pairs.owned_mask[:1])[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_scores_are_those_of_quantus():
@@ -85,26 +108,27 @@ def test_scores_are_those_of_quantus():
     rng = np.random.default_rng(0)
     heatmaps, owned_mask = rng.random((3, 128, 431)), rng.random((3, 128, 431)) < 0.1
     heatmaps[0][owned_mask[0]] += 0.3
-    targets = {
+    batch = {
         "model": torch.nn.Linear(1, 1),  # is not asked anything
         "x_batch": heatmaps[:, None].astype(np.float32),
         "y_batch": np.zeros(3, int),
         "a_batch": heatmaps[:, None],
     }
 
-    def theirs(metric, **more):
-        found = metric(abs=False, normalise=False, disable_warnings=True, return_aggregate=False)
-        return np.array(found(**targets, **more), float)
+    def quantus_scores(metric, **more):
+        score = metric(abs=False, normalise=False, disable_warnings=True, return_aggregate=False)
+        return np.array(score(**batch, **more), float)
 
-    for metric, ours in (
+    for metric, score in (
         (quantus.RelevanceMassAccuracy, localisation.relevance_mass_accuracy),
         (quantus.RelevanceRankAccuracy, localisation.relevance_rank_accuracy),
         (quantus.PointingGame, localisation.pointing_game),
     ):
-        assert np.allclose(theirs(metric, s_batch=owned_mask[:, None]), ours(heatmaps, owned_mask), atol=1e-9), metric
-    assert np.allclose(theirs(quantus.Sparseness), localisation.sparseness(heatmaps), atol=1e-9)
+        expected = quantus_scores(metric, s_batch=owned_mask[:, None])
+        assert np.allclose(expected, score(heatmaps, owned_mask), atol=1e-9), metric
+    assert np.allclose(quantus_scores(quantus.Sparseness), localisation.sparseness(heatmaps), atol=1e-9)
     assert np.allclose(
-        theirs(quantus.Complexity), localisation.complexity(heatmaps) * np.log(2), atol=1e-9
+        quantus_scores(quantus.Complexity), localisation.complexity(heatmaps) * np.log(2), atol=1e-9
     )  # nats, not bits
 
 
@@ -118,10 +142,10 @@ def test_nothing_owned_is_not_defined():
 
 def test_own_over_others():
     other = ~OWNED
-    found = localisation.own_over_others(
+    wins = localisation.own_over_others(
         np.concatenate([PERFECT, INVERTED, EMPTY, PERFECT]), np.repeat(OWNED, 4, 0), [other, other, other, other[:0]]
     )
-    assert found[:2].tolist() == [1, 0] and np.isnan(found[2:]).all()
+    assert wins[:2].tolist() == [1, 0] and np.isnan(wins[2:]).all()
 
 
 def test_mean_and_interval_leave_nan_out_and_draw_clips():
@@ -132,9 +156,9 @@ def test_mean_and_interval_leave_nan_out_and_draw_clips():
 
 
 def test_area_in_closed_form():
-    fractions = (0.0, 0.5, 1.0)
-    curves = np.array([[3.0, 2, 1], [3, 1, 1], [1, 3, 3], [2, 2, 2]])
-    assert causal.normalised_auc(curves, fractions) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
+    corners = np.array([[3.0, 2, 1], [3, 1, 1], [1, 3, 3], [2, 2, 2]])  # at 0, 0.5 and 1; straight in between
+    curves = np.array([np.interp(causal.FRACTIONS, (0, 0.5, 1), curve) for curve in corners])
+    assert causal.normalised_auc(curves) == pytest.approx([0.5, 0.25, 0.75, NAN], nan_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +175,7 @@ def ideal(pairs):
 
 
 def _row(pairs, mel, index):
-    (clip,) = [n for n, one in enumerate(pairs.mels) if np.array_equal(one, mel)]
+    (clip,) = [n for n, stored in enumerate(pairs.mels) if np.array_equal(stored, mel)]
     return int(np.flatnonzero((pairs.clips == clip) & (pairs.classes == index))[0])
 
 
@@ -159,9 +183,8 @@ def test_pairs_are_what_the_score_says(pairs, synth):
     index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
     score = il.clip_score(index, split="test")
     first = pairs.clips == 0
-    assert (
-        pairs.classes[first].tolist() == list(score.instruments) and (pairs.together[first] == len(score.instruments)).all()
-    )
+    assert pairs.classes[first].tolist() == list(score.instruments)
+    assert (pairs.n_instruments[first] == len(score.instruments)).all()
     assert np.allclose(pairs.mels[0], il.log_mel(synth.render(score)))
     total = pairs.shares[first].sum(0)
     assert np.allclose(total[pairs.mels[0] > -80], 1, atol=1e-4)
@@ -174,29 +197,34 @@ def test_pairs_are_what_the_score_says(pairs, synth):
 def test_the_truth_gets_the_best_grade(pairs, ideal):
     rng = np.random.default_rng(0)
     best = grading.grade(ideal, "compact", pairs=pairs, progress=False)
-    luck = grading.grade(lambda m, mels, c: rng.random(mels.shape), "compact", pairs=pairs, progress=False)
+    chance = grading.grade(lambda m, mels, c: rng.random(mels.shape), "compact", pairs=pairs, progress=False)
+    mass = "relevance_mass_accuracy"
     crp = grading.grade(il.relevance, "compact", pairs=pairs, progress=False)
-    assert best["precision"].value > 0.99 and best["own over others"].value == 1 and best["pointing"].value == 1
-    for score in ("mass", "rank", "precision", "own over others"):
-        assert best[score].value > crp[score].value > luck[score].value, score
-    assert crp["deletion"].value < luck["deletion"].value  # what it names first matters more than what luck names
-    assert crp["insertion"].value > luck["insertion"].value
-    assert all(row["mass"].low <= row["mass"].value <= row["mass"].high for row in (best, luck, crp))
+    assert best["average_precision"].value > 0.99
+    assert best["own_over_others"].value == 1 and best["pointing_game"].value == 1
+    for score in ("relevance_mass_accuracy", "relevance_rank_accuracy", "average_precision", "own_over_others"):
+        assert best[score].value > crp[score].value > chance[score].value, score
+    assert crp["deletion"].value < chance["deletion"].value  # what it names first matters more than random cells
+    assert crp["insertion"].value > chance["insertion"].value
+    assert all(row[mass].low <= row[mass].value <= row[mass].high for row in (best, chance, crp))
     assert sum(crp["undefined"].values()) == 0
 
 
-def test_taking_all_of_an_instrument_out_is_the_mix_without_it(pairs, synth):
+def test_taking_all_of_an_instrument_out_is_the_mix_without_it(pairs, synth, monkeypatch):
+    monkeypatch.setattr(causal, "FRACTIONS", (0.0, 1.0))
     model = il.load_model("compact")
     heatmaps = np.ones_like(pairs.shares)
-    gone = causal.perturbation_curves(model, pairs, heatmaps, (0.0, 1.0))
-    back = causal.perturbation_curves(model, pairs, heatmaps, (0.0, 1.0), insert=True)
-    assert np.allclose(gone[:, 0], back[:, 1], atol=1e-3) and np.allclose(gone[:, 1], back[:, 0], atol=1e-3)
+    deleted = causal.perturbation_curves(model, pairs, heatmaps)
+    inserted = causal.perturbation_curves(model, pairs, heatmaps, insert=True)
+    assert deleted.shape == inserted.shape == (len(heatmaps), len(causal.FRACTIONS))
+    assert np.allclose(deleted[:, 0], inserted[:, -1], atol=1e-3)
+    assert np.allclose(deleted[:, -1], inserted[:, 0], atol=1e-3)
     index = next(i for i in range(20) if len(il.clip_score(i, split="test").instruments) > 1)
     stems = synth.render_stems(il.clip_score(index, split="test"))
     for n in range(len(stems)):
         rest = il.log_mel(np.delete(stems, n, 0).sum(0))
         p = il.predict(model, rest[None])[0, pairs.classes[n]]
-        assert (p < 0.5) == (gone[n, 1] < 0)  # the network no longer hears it, by our sum of powers as by the sound
+        assert (p < 0.5) == (deleted[n, -1] < 0)  # the sum of the other stems' powers gives the same answer as their sound
 
 
 @pytest.mark.parametrize(
@@ -220,7 +248,8 @@ def test_undefined_scores_are_counted(pairs):
 
     row = grading.grade(half, "compact", pairs=pairs, curves=False, progress=False)
     even = int((pairs.classes % 2 == 0).sum())
-    assert row["undefined"]["mass"] == even > 0 and row["undefined"]["rank"] == 0 and not np.isnan(row["mass"].value)
+    assert row["undefined"]["relevance_mass_accuracy"] == even > 0 and row["undefined"]["relevance_rank_accuracy"] == 0
+    assert not np.isnan(row["relevance_mass_accuracy"].value)
 
 
 def test_masks_and_heatmaps_must_belong_together():
@@ -243,31 +272,32 @@ def duo(synth):
 
 
 def test_pairs_of_a_clip_of_ones_own(duo):
-    mix, stems, players = duo
-    found = stems.pairs_of(mix, stems, players)
-    assert found.classes.tolist() == list(players) and found.clips.tolist() == [0, 0] and found.together.tolist() == [2, 2]
-    assert np.allclose(found.shares, il.ownership(stems)) and np.array_equal(found.mels[0], il.log_mel(mix))
-    assert found.level[0] == pytest.approx(-found.level[1], abs=0.01)
-    name = il.INSTRUMENTS[players[1]].name
-    one = stems.pairs_of(mix, stems, players, targets=[name])
-    assert one.classes.tolist() == [players[1]] and np.array_equal(one.others[0][0], found.owned_mask[0])
-    both = stems.join([found, one])
+    mix, sounds, instruments = duo
+    own = stems.pairs_from_stems(mix, sounds, instruments)
+    assert own.classes.tolist() == list(instruments)
+    assert own.clips.tolist() == [0, 0] and own.n_instruments.tolist() == [2, 2]
+    assert np.allclose(own.shares, il.ownership(sounds)) and np.array_equal(own.mels[0], il.log_mel(mix))
+    assert own.level[0] == pytest.approx(-own.level[1], abs=0.01)
+    name = il.INSTRUMENTS[instruments[1]].name
+    second = stems.pairs_from_stems(mix, sounds, instruments, targets=[name])
+    assert second.classes.tolist() == [instruments[1]] and np.array_equal(second.others[0][0], own.owned_mask[0])
+    both = stems.concatenate_pairs([own, second])
     assert both.clips.tolist() == [0, 0, 1] and len(both.others) == 3 and both.shares.shape == (3, 128, 431)
 
 
 def test_own_clips_that_cannot_be_graded_are_refused(duo):
-    mix, stems, players = duo
-    absent = next(i for i in range(12) if i not in players)
+    mix, sounds, instruments = duo
+    absent = next(i for i in range(12) if i not in instruments)
     for message, given in (
-        ("do not add up to the mix: at .* s they differ by", (mix + stems[0], stems, players)),
-        ("do not add up to the mix", (mix, stems[:1], players[:1])),
-        ("as many different instruments, not 1", (mix, stems, players[:1])),
-        ("as many different instruments", (mix, stems, (players[0], players[0]))),
-        (f"{il.INSTRUMENTS[absent].name} does not play in this clip", (mix, stems, players, [absent])),
-        ("a clip is a mix", (mix, stems[0], players[:1])),
+        ("do not add up to the mix: at .* s they differ by", (mix + sounds[0], sounds, instruments)),
+        ("do not add up to the mix", (mix, sounds[:1], instruments[:1])),
+        ("as many different instruments, not 1", (mix, sounds, instruments[:1])),
+        ("as many different instruments", (mix, sounds, (instruments[0], instruments[0]))),
+        (f"{il.INSTRUMENTS[absent].name} does not play in this clip and", (mix, sounds, instruments, [absent])),
+        ("a clip is a mix", (mix, sounds[0], instruments[:1])),
     ):
         with pytest.raises(il.InstrError, match=message):
-            stems.pairs_of(*given)
+            stems.pairs_from_stems(*given)
 
 
 # Sanity.
@@ -278,8 +308,8 @@ def test_randomise_changes_layers_from_the_top_and_leaves_the_network(random_net
     before = {key: value.clone() for key, value in model.state_dict().items()}
     order = [["linear"], ["conv5", "bn5"], ["conv4", "bn4"], ["conv3", "bn3"], ["conv2", "bn2"], ["conv1", "bn1"]]
     for count in range(7):
-        found = sanity.randomise(model, count).state_dict()
-        changed = {key.split(".")[1] for key in found if not np.array_equal(found[key], before[key])}
+        after = sanity.randomise(model, count).state_dict()
+        changed = {key.split(".")[1] for key in after if not np.array_equal(after[key], before[key])}
         assert changed == {name for names in order[:count] for name in names}
     assert all(np.array_equal(value, before[key]) for key, value in model.state_dict().items())
     with pytest.raises(InputError, match="6 layers with weights"):
@@ -290,12 +320,11 @@ def test_likeness_is_spearmans():
     from scipy.stats import spearmanr
 
     rng = np.random.default_rng(0)
-    one, other = rng.normal(size=(2, 1, 128, 431))
-    assert sanity.rank_correlation(one, one**3)[0] == pytest.approx(1) and sanity.rank_correlation(one, -one)[
-        0
-    ] == pytest.approx(-1)
-    assert sanity.rank_correlation(one, other)[0] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
-    assert np.isnan(sanity.rank_correlation(one, UNIFORM)[0])
+    a, b = rng.normal(size=(2, 1, 128, 431))
+    assert sanity.rank_correlation(a, a**3)[0] == pytest.approx(1)
+    assert sanity.rank_correlation(a, -a)[0] == pytest.approx(-1)
+    assert sanity.rank_correlation(a, b)[0] == pytest.approx(spearmanr(a.ravel(), b.ravel()).statistic)
+    assert np.isnan(sanity.rank_correlation(a, UNIFORM)[0])
 
 
 def test_contrastive_is_less_the_largest_of_the_others(random_network):
@@ -305,8 +334,8 @@ def test_contrastive_is_less_the_largest_of_the_others(random_network):
         random_network(il.CompactCNN),
         np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32),
     )
-    found = methods.METHODS["CRP, contrastive"](model, mels, np.array([3, 7]))
-    for mel, index, heat in zip(mels, (3, 7), found, strict=True):
+    heatmaps = methods.METHODS["CRP, contrastive"](model, mels, np.array([3, 7]))
+    for mel, index, heat in zip(mels, (3, 7), heatmaps, strict=True):
         every = il.relevance(model, mel[None], range(12), "epsilon_plus_alpha2_beta1")
         others = np.delete(every, index, 0).clip(min=0).max(0)
         assert np.allclose(heat, every[index] - others, atol=1e-5 * np.abs(every).max())

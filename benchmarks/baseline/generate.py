@@ -26,9 +26,9 @@ import instr_lib as il
 RATE, SECONDS = 44_100, 5
 
 
-def load(soundfont, spared=False):
+def load(soundfont, dry=False):
     """A new synth with the whole soundfont."""
-    dry = {"synth.reverb.active": 0, "synth.chorus.active": 0} if spared else {}
+    dry = {"synth.reverb.active": 0, "synth.chorus.active": 0} if dry else {}
     synth = fluidsynth.Synth(gain=1.0, samplerate=RATE, **dry)
     synth.sfload(str(soundfont))
     return synth
@@ -57,9 +57,9 @@ def log_mel(sound):
     return librosa.power_to_db(librosa.feature.melspectrogram(y=sound, sr=RATE), ref=np.max)
 
 
-def picture(mel, path, spared=False):
+def picture(mel, path, dry=False):
     """The spectrogram as the original drew it, or only the 400 x 400 pixels that the network is shown."""
-    if spared:
+    if dry:
         figure = plt.figure(figsize=(4, 4), dpi=100)
         librosa.display.specshow(mel, sr=RATE, hop_length=512, ax=figure.add_axes((0, 0, 1, 1)))
     else:
@@ -72,25 +72,25 @@ def picture(mel, path, spared=False):
     plt.close()
 
 
-def clip(index, folder, soundfont, spared=False):
+def clip(index, folder, soundfont, dry=False):
     """One clip from notes to picture. Returns the seconds that each stage took."""
     times = [time.perf_counter()]
     midi = il.clip_score(index).to_midi()
-    synth = load(soundfont, spared)
+    synth = load(soundfont, dry)
     times.append(time.perf_counter())
     sound = play(synth, midi)
     times.append(time.perf_counter())
     mel = log_mel(sound)
     times.append(time.perf_counter())
-    picture(mel, Path(folder) / f"{index}.png", spared)
+    picture(mel, Path(folder) / f"{index}.png", dry)
     times.append(time.perf_counter())
     return dict(zip(("load", "play", "mel", "picture"), np.diff(times).tolist(), strict=True))
 
 
-def generate(folder, n_clips, soundfont=None, spared=False):
+def generate(folder, n_clips, soundfont=None, dry=False):
     """Clips 0 to n_clips - 1, as pictures in a folder that exists. Returns each one's seconds a stage."""
     soundfont = soundfont or il.find_soundfont()
-    return [clip(index, folder, soundfont, spared) for index in range(n_clips)]
+    return [clip(index, folder, soundfont, dry) for index in range(n_clips)]
 
 
 if __name__ == "__main__":
