@@ -311,7 +311,8 @@ def uses(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                     yield node.lineno, "i", alias.name.split(".")[-1]
                     yield node.lineno, "v", alias.asname or ""
             case ast.keyword():
-                yield node.value.lineno, "p", node.arg or ""
+                if node.arg != "which":  # matplotlib's
+                    yield node.value.lineno, "p", node.arg or ""
             case ast.Dict():
                 yield from ((key.lineno, "k", key.value) for key in node.keys if is_text(key))
             case ast.Subscript(slice=ast.Constant(value=str(key))):

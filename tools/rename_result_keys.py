@@ -31,7 +31,7 @@ KEYS = {
     "owns": "ownership_threshold", "alike": "rank_correlation", "found": "rules", "players": "n_instruments",
     "lost": "relative_logit_drop", "recognised": "detection_rate", "recognised before": "detection_rate_before",
     "gained": "logit_gain", "beyond control": "beyond_control", "half": "detection_threshold_db", "longer": "difference",
-    "curve": "history", "relatives": "related_programs", "room": "reverb", "playing": "overrides",
+    "curve": "history", "area": "area_share", "relatives": "related_programs", "room": "reverb", "playing": "overrides",
     "truthful": "compact-prior",
     # names of rows and of changes of the music
     "ironed": "pitch flattened", "ironed at the start": "pitch flattened at the start",

@@ -24,18 +24,18 @@ def over(paper: np.ndarray, ink: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 
 clip = il.curated_clips()[13]
-players = clip.score.instruments
+instruments = clip.score.instruments
 share = il.ownership(il.Synth().render_stems(clip.score))
-heats = il.relevance(il.load_model("compact"), clip.mel[None], players).clip(min=0)
+heatmaps = il.relevance(il.load_model("compact"), clip.mel[None], instruments).clip(min=0)
 
 loud = np.clip((clip.mel - FLOOR_DB) / (-15 - FLOOR_DB), 0, 1)
 owner = np.where((share.max(axis=0) > 0.5)[..., None], COLOURS[share.argmax(axis=0)], GREY)
 truth = over(np.ones(3), owner, loud)
 
 # Each instrument's positive relevance as shares of its own, a little smoothed: single cells are too small to see.
-said = np.stack([plots.smooth(heat, 0.7, 2) / heat.sum() for heat in heats])
-strength = np.clip(said.max(axis=0) / np.percentile(said.max(axis=0), 99), 0, 1) ** 0.6
-claim = over(over(np.ones(3), GREY, 0.5 * loud), COLOURS[said.argmax(axis=0)], strength)
+shown = np.stack([plots.smooth(heatmap, 0.7, 2) / heatmap.sum() for heatmap in heatmaps])
+strength = np.clip(shown.max(axis=0) / np.percentile(shown.max(axis=0), 99), 0, 1) ** 0.6
+claim = over(over(np.ones(3), GREY, 0.5 * loud), COLOURS[shown.argmax(axis=0)], strength)
 
 plt.rcParams["font.size"] = 15
 figure, axes = plt.subplots(2, 1, figsize=(9, 5.8), layout="constrained")

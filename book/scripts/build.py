@@ -73,13 +73,13 @@ def preflight(out: Path) -> str:
 
 def further_soundfonts() -> str:
     """Names and sizes of the soundfonts that are installed beside FluidR3."""
-    found = []
+    sizes = []
     for name in synth.SOUNDFONTS:
         try:
-            found.append(f"{name} {synth.find_soundfont(name).stat().st_size}")
+            sizes.append(f"{name} {synth.find_soundfont(name).stat().st_size}")
         except (il.SoundfontError, OSError):
             continue
-    return ", ".join(found)
+    return ", ".join(sizes)
 
 
 def build_pages(notebooks: list[Path], profile: str, out: Path) -> tuple[str, float, bool]:

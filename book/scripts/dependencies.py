@@ -63,7 +63,7 @@ def undeclared(access: dict[str, dict], needs: dict[str, list[str]]) -> list[str
             continue
         read = set(access[reader]["read"])
         for path in sorted(access[writer]["wrote"]):
-            if found := {path, str(Path(path).parent)} & read:
-                problems.append(f"{reader} reads {found.pop()}, which {writer} writes")
+            if shared := {path, str(Path(path).parent)} & read:
+                problems.append(f"{reader} reads {shared.pop()}, which {writer} writes")
                 break
     return problems

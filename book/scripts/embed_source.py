@@ -20,8 +20,8 @@ def embed_source(page: Path):
         cell.outputs, cell.execution_count = [], None
     data = base64.b64encode(nbformat.writes(notebook).encode()).decode()
     link = f'href="data:application/x-ipynb+json;base64,{data}" download="{page.stem}.ipynb"'
-    text, found = DOWNLOAD.subn(rf"{link}\1", page.read_text())
-    if found != 1:
-        stop(f"{page.name} has {found} download buttons instead of one: has the theme changed?")
+    text, count = DOWNLOAD.subn(rf"{link}\1", page.read_text())
+    if count != 1:
+        stop(f"{page.name} has {count} download buttons instead of one: has the theme changed?")
     page.write_text(text)
     (page.parents[1] / "_sources" / "notebooks" / f"{page.stem}.ipynb").unlink()

@@ -99,8 +99,8 @@ def print_twice(page: Path, anchors: list[str]) -> PdfReader:
         for last in (False, True):
             footer = dict(display_header_footer=True, header_template="<i></i>", footer_template=FOOTER)
             printed = PdfReader(io.BytesIO(tab.pdf(format="A4", margin=MARGIN, **footer, outline=last, tagged=last)))
-            found = printed.named_destinations
-            numbers = [printed.get_destination_page_number(found[f"/{name}"]) + 1 for name in anchors]
+            destinations = printed.named_destinations
+            numbers = [printed.get_destination_page_number(destinations[f"/{name}"]) + 1 for name in anchors]
             tab.evaluate(NUMBER, numbers)
         chromium.close()
     return printed

@@ -198,10 +198,10 @@ def label_channels(
     if len(indices) < 8:
         raise InputError(f"{len(indices)} clips are too few to choose labels and to test them: take 8 or more")
     halves = np.array_split(np.random.default_rng(0).permutation(indices), 2)
-    choose, test = (_Half(model, ds, half) for half in halves)
+    validation, test = (_Half(model, ds, half) for half in halves)
     results = []  # (layer, channel, property, opposite, AUC, p)
     for layer in tqdm(convolutions(model), "labels", disable=not progress):
-        aucs = np.stack([choose.auc(layer, property) for property in PROPERTIES])  # (properties, channels)
+        aucs = np.stack([validation.auc(layer, property) for property in PROPERTIES])  # (properties, channels)
         aucs = np.where(np.isnan(aucs), 0.5, aucs)
         best = np.abs(aucs - 0.5).argmax(0)
         for number, property in enumerate(PROPERTIES):

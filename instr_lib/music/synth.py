@@ -264,7 +264,7 @@ def _perform(synth, events: Iterable[tuple[int, str, int, int, int]], samples: i
         "note_off": lambda channel, pitch, _: fs.fluid_synth_noteoff(synth, channel, pitch),
         "control_change": lambda channel, number, value: fs.fluid_synth_cc(synth, channel, number, value),
         "program_change": lambda channel, program, _: fs.fluid_synth_program_change(synth, channel, program),
-        "pitchwheel": lambda channel, bend, _: fs.fluid_synth_pitch_bend(synth, channel, bend + 8192),
+        "pitchwheel": lambda channel, pitch, _: fs.fluid_synth_pitch_bend(synth, channel, pitch + 8192),
     }
     frames = -(-samples // _BLOCK) * _BLOCK
     left, right = np.empty((2, frames), np.float32)

@@ -143,7 +143,7 @@ def train(
     weights = torch.from_numpy(pos_weight(ds.labels[train_index])).to(fabric.device)
     identity = {"model": type(model).__name__, "settings": asdict(settings), "data": ds.fingerprint}
     if penalty:
-        # It starts from trained weights: they, too, tell runs apart.
+        # It starts from trained weights, which are part of what identifies the run.
         first = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in model.parameters())).hexdigest()
         identity |= {"penalty": repr(penalty), "from": first}
     if augment:

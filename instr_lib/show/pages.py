@@ -136,8 +136,8 @@ def _window_content(model, sound: np.ndarray, start: float, mel: np.ndarray, pro
         "unknown": True,  # which instruments really play
         "probabilities": _rounded(probabilities),
         "own": {},
-        "owners": [],
-        "ways": [],
+        "source_rows": [],
+        "channel_rows": [],
         "picture": _picture(rows),
         "sound": sound_url(sound),
     }
@@ -146,25 +146,25 @@ def _window_content(model, sound: np.ndarray, start: float, mel: np.ndarray, pro
 def _clip_content(model, clip: CuratedClip, layer: str, names: Mapping[int, str], synth: Synth | None) -> dict:
     instruments = list(clip.score.instruments)
     rows, heatmaps, limit = _relevance_rows(model, clip.mel)
-    ways, own, owners = [], {}, []
+    channel_rows, own, source_rows = [], {}, []
     for index in instruments:
         for text, heatmap in _channels(model, clip.mel, index, layer, names):
-            ways.append({"instrument": index, "row": len(rows), "text": text})
+            channel_rows.append({"instrument": index, "row": len(rows), "text": text})
             rows.append(_signed_bytes(heatmap, limit))
     if synth is not None:
         for index, share in zip(instruments, ownership(synth.render_stems(clip.score)), strict=True):
             positive = heatmaps[index].clip(min=0)
             own[index] = round(float(positive[share > _MAJORITY].sum() / max(positive.sum(), 1e-12)), 4)
             if len(instruments) > 1:
-                owners.append(len(rows))
+                source_rows.append(len(rows))
                 rows.append(np.rint(255 * share).astype(np.uint8))
     return {
         "name": clip.name,
         "plays": instruments,
         "probabilities": _rounded(predict(model, clip.mel[None])[0]),
         "own": own,
-        "owners": owners,
-        "ways": ways,
+        "source_rows": source_rows,
+        "channel_rows": channel_rows,
         "picture": _picture(rows),
         "sound": sound_url(clip.audio),
     }

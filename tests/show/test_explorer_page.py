@@ -112,13 +112,13 @@ def test_opacity_is_in_the_readers_hand(page):
 def test_through_a_channel(page):
     choose(page, "Trumpet")
     whole = pixels(page)
-    options = page.eval_on_selector_all(".ex-way option", "all => all.map(o => o.text)")
+    options = page.eval_on_selector_all(".ex-channel option", "all => all.map(o => o.text)")
     assert options[0] == "the whole network" and len(options) == 1 + 4 * 4
-    page.select_option(".ex-way", label=next(text for text in options if text.startswith("Trumpet through channel")))
+    page.select_option(".ex-channel", label=next(text for text in options if text.startswith("Trumpet through channel")))
     assert (pixels(page) != whole).any()
     assert "<b>made-up</b>" in says(page) and page.query_selector(".ex-says b") is None  # text, not markup
     choose(page, "Violin")  # asks about instruments again
-    assert page.input_value(".ex-way") == ""
+    assert page.input_value(".ex-channel") == ""
 
 
 def test_another_clip(page):
@@ -162,8 +162,8 @@ def test_everything_is_reached_by_keyboard_and_named(page):
     for _ in range(20):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.className || document.activeElement.type"))
-    assert {"ex-clip", "checkbox", "ex-way", "ex-opacity", "ex-picture", "ex-sound"} <= set(reached)
-    for selector in (".ex-clip", ".ex-way", ".ex-opacity", ".ex-instruments input"):
+    assert {"ex-clip", "checkbox", "ex-channel", "ex-opacity", "ex-picture", "ex-sound"} <= set(reached)
+    for selector in (".ex-clip", ".ex-channel", ".ex-opacity", ".ex-instruments input"):
         for element in page.query_selector_all(selector):
             assert element.evaluate("e => e.labels.length && e.labels[0].textContent.trim().length > 3")
     assert page.get_attribute(".ex-picture", "aria-label").startswith("Spectrogram of")
@@ -178,7 +178,7 @@ def test_what_is_in_the_page(html):
     data = json.loads(re.search(r'class="ex-data">(.*?)</script>', html, re.S).group(1))
     four = data["clips"][1]
     assert four["plays"] == [0, 6, 9, 11] and set(four["own"]) == {"0", "6", "9", "11"}
-    assert all(0 < share < 1 for share in four["own"].values()) and len(four["owners"]) == 4
+    assert all(0 < share < 1 for share in four["own"].values()) and len(four["source_rows"]) == 4
     assert data["first"] == 1 and len(data["hz"]) == 128
 
 
@@ -247,7 +247,7 @@ def test_a_recording_is_shown_window_by_window(opened):
     opened.select_option(".ex-clip", "1")
     opened.wait_for_function("document.querySelector('.ex-clip').value === '1'")
     assert "none of the twelve" in window(opened)
-    assert not opened.is_visible(".ex-way")  # there is nothing to choose
+    assert not opened.is_visible(".ex-channel")  # there is nothing to choose
 
 
 def test_a_recording_plays_on_into_the_next_window(opened):

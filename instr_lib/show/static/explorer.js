@@ -5,7 +5,7 @@
   var data = JSON.parse(root.querySelector(".ex-data").textContent);
   var BANDS = data.bands, FRAMES = data.frames, SECONDS = data.seconds;
   var $ = function (name) { return root.querySelector(".ex-" + name); };
-  var clipBox = $("clip"), wayBox = $("way"), opacityBox = $("opacity"), canvas = $("picture"), sound = $("sound");
+  var clipBox = $("clip"), channelBox = $("channel"), opacityBox = $("opacity"), canvas = $("picture"), sound = $("sound");
   var boxes = Array.prototype.slice.call(root.querySelectorAll(".ex-instruments input"));
   // Of a recording in windows: one column of its timeline each.
   var columns = Array.prototype.slice.call(root.querySelectorAll(".ex-column"));
@@ -21,24 +21,24 @@
     return words.length < 2 ? words.join("") : words.slice(0, -1).join(", ") + " and " + words[words.length - 1];
   }
 
-  // What is shown: [instrument, row of the picture], by the way chosen.
+  // What is shown: [instrument, row of the picture], through the channel chosen.
   function maps() {
-    if (wayBox.value === "") return chosen().map(function (i) { return [i, 1 + i]; });
-    var way = clip.ways[+wayBox.value];
-    return [[way.instrument, way.row]];
+    if (channelBox.value === "") return chosen().map(function (i) { return [i, 1 + i]; });
+    var channel = clip.channel_rows[+channelBox.value];
+    return [[channel.instrument, channel.row]];
   }
 
   function draw() {
     if (!pixels) return;
     var image = context.createImageData(FRAMES, BANDS), out = image.data, mel = row(0);
     var shown = maps(), signed = shown.length === 1, strength = +opacityBox.value / 100;
-    var heats = shown.map(function (m) { return row(m[1]); });
+    var heatmaps = shown.map(function (m) { return row(m[1]); });
     var colours = shown.map(function (m) { return data.instruments[m[0]].rgb; });
     for (var y = 0; y < BANDS; y++) for (var x = 0; x < FRAMES; x++) {
       var from = y * FRAMES + x, to = 4 * ((BANDS - 1 - y) * FRAMES + x), grey = 255 - 0.72 * mel[from];
       var r = grey, g = grey, b = grey;
-      for (var k = 0; k < heats.length; k++) {
-        var v = value(heats[k][from]), c = colours[k];
+      for (var k = 0; k < heatmaps.length; k++) {
+        var v = value(heatmaps[k][from]), c = colours[k];
         if (signed) c = v > 0 ? data.for : data.against;
         if (!signed && v < 0) v = 0;
         var a = strength * Math.abs(v);
@@ -53,8 +53,8 @@
   function describe() {
     var shown = maps(), sentences = shown.map(function (m) {
       var i = m[0], plays = clip.plays.indexOf(i) >= 0, text = data.instruments[i].name;
-      if (wayBox.value !== "") {
-        return text + " through " + clip.ways[+wayBox.value].text + ".";
+      if (channelBox.value !== "") {
+        return text + " through " + clip.channel_rows[+channelBox.value].text + ".";
       }
       text += clip.unknown ? ": " : plays ? " plays, " : " does not play, ";
       text += "the network says " + percent(clip.probabilities[i]);
@@ -79,9 +79,9 @@
       text += "; " + data.instruments[m[0]].name + ": " + (v === 0 ? "no relevance" :
         Math.round(100 * v * v) + " % of the scale " + (v > 0 ? "for" : "against"));
     });
-    var owners = clip.owners.map(function (number, n) { return [clip.plays[n], row(number)[at] / 255]; });
-    if (owners.length > 1 && row(0)[at] > 2) {
-      text += "; the power is " + list(owners.filter(function (o) { return o[1] > 0.02; }).map(function (o) {
+    var source_rows = clip.source_rows.map(function (number, n) { return [clip.plays[n], row(number)[at] / 255]; });
+    if (source_rows.length > 1 && row(0)[at] > 2) {
+      text += "; the power is " + list(source_rows.filter(function (o) { return o[1] > 0.02; }).map(function (o) {
         return percent(o[1]) + " " + data.instruments[o[0]].name;
       }));
     }
@@ -96,10 +96,10 @@
     clip = data.clips[index];
     pixels = null;
     var number = ++loading, image = new Image();
-    wayBox.innerHTML = "";
-    [["", "the whole network"]].concat(clip.ways.map(function (way, n) {
-      return [n, data.instruments[way.instrument].name + " through " + way.text];
-    })).forEach(function (pair) { wayBox.add(new Option(pair[1], pair[0])); });
+    channelBox.innerHTML = "";
+    [["", "the whole network"]].concat(clip.channel_rows.map(function (channel, n) {
+      return [n, data.instruments[channel.instrument].name + " through " + channel.text];
+    })).forEach(function (pair) { channelBox.add(new Option(pair[1], pair[0])); });
     boxes.forEach(function (box) {
       var i = +box.value;
       box.checked = clip.plays.indexOf(i) >= 0;
@@ -143,8 +143,8 @@
   if (columns.length) sound.addEventListener("ended", function () {
     if (+clipBox.value + 1 < columns.length) go(+clipBox.value + 1, true); // the recording goes on
   });
-  boxes.forEach(function (box) { box.addEventListener("change", function () { wayBox.value = ""; draw(); }); });
-  wayBox.addEventListener("change", draw);
+  boxes.forEach(function (box) { box.addEventListener("change", function () { channelBox.value = ""; draw(); }); });
+  channelBox.addEventListener("change", draw);
   opacityBox.addEventListener("input", draw);
   ["play", "seeked", "timeupdate", "ended"].forEach(function (name) { sound.addEventListener(name, playhead); });
   canvas.addEventListener("pointermove", function (event) {
