@@ -56,7 +56,7 @@ def peak_mb(pid) -> float:
 
 
 def stages(n_clips) -> dict:
-    """Seconds a clip for what `il.generate`'s workers do, one process alone."""
+    """Seconds per clip for what `il.generate`'s workers do, one process alone."""
     tune_malloc()
     synth, times = il.Synth(), []
     for index in range(n_clips):

@@ -61,12 +61,12 @@ def save_model(model: nn.Module, path: str | os.PathLike, **about) -> Path:
     return path
 
 
-def add_info(which: str | os.PathLike, folder: str | os.PathLike | None = None, **more) -> dict:
+def add_info(network: str | os.PathLike, folder: str | os.PathLike | None = None, **more) -> dict:
     """Add to the JSON beside weights, whole or not at all, and return all of it.
 
     Parameters
     ----------
-    which, folder
+    network, folder
         As for :func:`load_model`.
     **more
         New keys, or new values of existing ones.
@@ -76,17 +76,17 @@ def add_info(which: str | os.PathLike, folder: str | os.PathLike | None = None, 
     WeightsError
         As :func:`model_info`, and if JSON cannot hold ``more`` (NaN, for example).
     """
-    info = {**model_info(which, folder), **more}
-    _write_info(_locate(which, folder)[0], info)
+    info = {**model_info(network, folder), **more}
+    _write_info(_locate(network, folder)[0], info)
     return info
 
 
-def load_model(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> nn.Module:
+def load_model(network: str | os.PathLike, folder: str | os.PathLike | None = None) -> nn.Module:
     """A network with trained weights, in eval mode.
 
     Parameters
     ----------
-    which : str or path
+    network : str or path
         A name in ``PUBLISHED``, such as ``"compact"``, or a ``.safetensors`` file written by :func:`save_model`.
     folder : path, optional
         Take the file of that name from this folder instead.
@@ -97,7 +97,7 @@ def load_model(which: str | os.PathLike, folder: str | os.PathLike | None = None
         If the file is missing, damaged, belongs to another architecture, or is not what the JSON
         beside it describes.
     """
-    path, expected = _locate(which, folder)
+    path, expected = _locate(network, folder)
     if not path.is_file():
         raise WeightsError(
             f"there are no weights at {path}: give one of {', '.join(PUBLISHED)}, or a .safetensors file of chapter 3; "
@@ -129,12 +129,12 @@ def load_model(which: str | os.PathLike, folder: str | os.PathLike | None = None
     return model.eval()
 
 
-def model_info(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> dict:
+def model_info(network: str | os.PathLike, folder: str | os.PathLike | None = None) -> dict:
     """The JSON beside weights: architecture, sha256, data, settings, history, test scores.
 
     Parameters
     ----------
-    which, folder
+    network, folder
         As for :func:`load_model`.
 
     Raises
@@ -142,7 +142,7 @@ def model_info(which: str | os.PathLike, folder: str | os.PathLike | None = None
     WeightsError
         If the JSON is missing, damaged, or describes other weights.
     """
-    weights = _locate(which, folder)[0].with_suffix(".safetensors")
+    weights = _locate(network, folder)[0].with_suffix(".safetensors")
     path = weights.with_suffix(".json")
     try:
         info = json.loads(path.read_text())
@@ -168,12 +168,12 @@ def models_info(folder: str | os.PathLike | None = None) -> dict[str, dict]:
     return dict(sorted(info.items(), key=lambda item: (architectures.index(item[1]["architecture"]), item[0])))
 
 
-def _locate(which: str | os.PathLike, folder: str | os.PathLike | None = None) -> tuple[Path, str | None]:
+def _locate(network: str | os.PathLike, folder: str | os.PathLike | None = None) -> tuple[Path, str | None]:
     """The file of weights and, if they have a published name, the architecture that they must have."""
-    name = str(which).removesuffix(".safetensors")
-    if folder is not None or str(which) in PUBLISHED:
+    name = str(network).removesuffix(".safetensors")
+    if folder is not None or str(network) in PUBLISHED:
         return Path(folder or models_folder()) / f"{name}.safetensors", PUBLISHED.get(name)
-    return Path(which), None
+    return Path(network), None
 
 
 def _json(info: dict, path: Path) -> str:
