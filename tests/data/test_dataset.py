@@ -160,8 +160,7 @@ def sine(write_sf2, tmp_path, monkeypatch):
     """A small soundfont on a machine without any other."""
     monkeypatch.setenv("INSTR_SOUNDFONT", str(tmp_path / "nowhere.sf2"))
     (tmp_path / "fonts").mkdir()
-    monkeypatch.setattr(soundfonts, "_PLACES", (str(tmp_path / "fonts"),))
-    monkeypatch.setattr(soundfonts, "_MINUET", str(tmp_path / "none"))
+    monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path / "fonts"))
     return write_sf2(tmp_path / "fonts" / "sine.sf2", [i.program for i in il.INSTRUMENTS])
 
 

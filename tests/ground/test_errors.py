@@ -60,8 +60,7 @@ def test_a_missing_soundfont_says_what_to_do_with_a_wheel_and_with_a_checkout(na
     from instr_lib.music import soundfonts
 
     monkeypatch.delenv("INSTR_SOUNDFONT", raising=False)
-    monkeypatch.setattr(soundfonts, "_PLACES", (*[str(tmp_path)] * 3, soundfonts._PLACES[-1]))
-    monkeypatch.setattr(soundfonts.Path, "is_file", lambda path: False)
+    monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path))
     with pytest.raises(il.SoundfontError, match="was not found") as error:
         soundfonts.find_soundfont(name)
     for word in words:

@@ -35,6 +35,15 @@ def test_an_interrupted_computation_goes_on(tmp_path):
     assert [f.name for f in file.parent.iterdir()] == ["rows.json"]
 
 
+def test_several_rows_at_once(tmp_path, capsys):
+    work = {"a": lambda: {"x": 1}, "b": lambda: {"x": 2}}
+    assert results.cached_rows(tmp_path / "r.json", {}, work, progress=False) == {"a": {"x": 1}, "b": {"x": 2}}
+    assert results.cached_rows(tmp_path / "r.json", {}, {"b": None}, progress=False) == {"b": {"x": 2}}
+    assert not capsys.readouterr().err
+    results.cached_rows(tmp_path / "r.json", {}, work)
+    assert "2/2" in capsys.readouterr().err
+
+
 def test_a_row_may_ask_for_others(tmp_path):
     row = CachedRows(tmp_path / "r.json", {})
     assert row("outer", lambda: {"x": row("inner", lambda: {"y": 1})["y"]}) == {"x": 1}

@@ -171,7 +171,7 @@ def test_soundfonts_by_name(fonts, monkeypatch, tmp_path):
         assert il.Synth(soundfonts.find_soundfont(name)).render(il.clip_score(0)).any()
     with pytest.raises(il.SoundfontError, match="choose among FluidR3"):
         soundfonts.find_soundfont("Steinway")
-    monkeypatch.setattr(soundfonts, "_PLACES", (str(tmp_path),))
+    monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path))
     with pytest.raises(il.SoundfontError, match=r"timgm6mb-soundfont.*make soundfonts"):
         soundfonts.find_soundfont("TimGM6mb")
 
