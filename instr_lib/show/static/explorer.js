@@ -32,13 +32,13 @@
     if (!pixels) return;
     var image = context.createImageData(FRAMES, BANDS), out = image.data, mel = row(0);
     var shown = maps(), signed = shown.length === 1, strength = +opacityBox.value / 100;
-    var heats = shown.map(function (m) { return row(m[1]); });
+    var heatmaps = shown.map(function (m) { return row(m[1]); });
     var colours = shown.map(function (m) { return data.instruments[m[0]].rgb; });
     for (var y = 0; y < BANDS; y++) for (var x = 0; x < FRAMES; x++) {
       var from = y * FRAMES + x, to = 4 * ((BANDS - 1 - y) * FRAMES + x), grey = 255 - 0.72 * mel[from];
       var r = grey, g = grey, b = grey;
-      for (var k = 0; k < heats.length; k++) {
-        var v = value(heats[k][from]), c = colours[k];
+      for (var k = 0; k < heatmaps.length; k++) {
+        var v = value(heatmaps[k][from]), c = colours[k];
         if (signed) c = v > 0 ? data.for : data.against;
         if (!signed && v < 0) v = 0;
         var a = strength * Math.abs(v);
