@@ -17,8 +17,9 @@ def _arguments() -> argparse.Namespace:
     explain = commands.add_parser(
         "explain",
         help="write a page that shows, 5 s at a time, which instruments a network detects in a recording, and why",
-        description="Write one page about a recording: which of the twelve instruments a network detects in each window of 5 s, "
-        "how sure it is, and which part of the sound speaks for each, with the sound. It opens in any browser, offline too.",
+        description="Write one page about a recording: which of the twelve instruments a network detects in each window "
+        "of 5 s, how sure it is, and which part of the sound speaks for each. It opens in any browser, offline too, and "
+        "plays the sound.",
         epilog="example: python -m instr_lib explain song.mp3 --out song.html. Exit status: 0 when the page is written, "
         "2 when the recording cannot be used (one sentence says why, and nothing is written), 130 when it was interrupted.",
     )
@@ -28,8 +29,8 @@ def _arguments() -> argparse.Namespace:
     explain.add_argument(
         "--model",
         default="robust",
-        help="a published network, by its name in instr_lib.networks.weights.PUBLISHED, such as compact (default: robust), or "
-        "a .safetensors file written by il.save_model",
+        help="a published network, such as compact (default: robust; all names: instr_lib.networks.weights.PUBLISHED), "
+        "or a .safetensors file written by il.save_model",
     )
     explain.add_argument(
         "--out", type=Path, help="the page (default: the recording's name with the ending .html, in this folder)"
