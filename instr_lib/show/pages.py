@@ -15,7 +15,6 @@ from importlib import resources
 
 import numpy as np
 import torch
-from markupsafe import Markup
 from matplotlib.colors import to_rgb
 from PIL import Image
 from tqdm.auto import tqdm
@@ -206,7 +205,7 @@ def _rounded(probabilities: np.ndarray) -> list[float]:
 
 def _explorer(contents: list[dict], first: int, topic: str, above: HTML | None = None) -> HTML:
     static = resources.files(__package__) / "static"
-    style, script = (Markup(static.joinpath(f"explorer.{ending}").read_text("utf-8")) for ending in ("css", "js"))
+    style, script = (HTML(static.joinpath(f"explorer.{ending}").read_text("utf-8")) for ending in ("css", "js"))
     instruments = [{"name": i.name, "colour": c} for i, c in zip(INSTRUMENTS, plots.OVERLAY_COLOURS, strict=True)]
     bands, labels = plots.frequency_ticks()
     labels[0] += " Hz"
