@@ -88,6 +88,7 @@ def test_published_results_hold_together():
     check(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark_name, variant", [("relevance", "ours"), ("generation", "ours")])
 def test_a_benchmark_runs(benchmark_name, variant, need_soundfont, tmp_path):
     answer = run.measure(benchmark_name, variant, tmp_path, quick=True, seed=0)
@@ -101,6 +102,7 @@ def test_quick_results_need_a_place_of_their_own():
     assert done.returncode == 2 and "--out" in done.stderr
 
 
+@pytest.mark.slow
 def test_plain_generation_plays_the_same_music(synth, tmp_path):
     score = il.clip_score(2)
     ours = synth.render(score)

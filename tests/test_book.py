@@ -364,6 +364,7 @@ def run_chapter(path, before="", until="", **environment):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_chapter_4_asks_for_its_own_networks_only(need_soundfont, tmp_path, hashes):
     """The published ones have their scores: the quick profile must not write over them, nor one on fewer clips over any."""
     own = tmp_path / "models"
@@ -377,6 +378,7 @@ def test_chapter_4_asks_for_its_own_networks_only(need_soundfont, tmp_path, hash
     assert hashes(models) == before
 
 
+@pytest.mark.slow
 def test_chapter_5_needs_no_soundfont(tmp_path):
     """Its clips travel with the library; only the published weights are read besides."""
     run_chapter(ROOT / "notebooks" / "05_relevance.ipynb", INSTR_SOUNDFONT=str(tmp_path / "missing.sf2"))

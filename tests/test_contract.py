@@ -97,6 +97,7 @@ def test_every_name_that_is_offered_exists():
         assert getattr(il, name) is not None, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", ["from instr_lib.explain.attribution import COMPOSITES", "from instr_lib import relevance"]
 )

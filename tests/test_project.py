@@ -196,6 +196,7 @@ def wheel(folder, name, version):
         file.writestr(f"{stem}.dist-info/RECORD", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["address known", "address asked for"])
 def test_colab_cell_sets_up_a_bare_environment(need_soundfont, tmp_path, known):
     """A new virtual environment plays Colab, with a torch of its own; packages are empty wheels, the rest is real."""
@@ -303,6 +304,7 @@ def page(tmp_path):
     return build
 
 
+@pytest.mark.slow
 def test_buttons_lead_to_the_repository_only_if_there_is_one(page):
     words = ("colab.research", "mybinder", "issues/new", "source-repository-button", "launch-buttons")
     text = (page("") / "notebooks" / "one.html").read_text()
@@ -316,11 +318,13 @@ def test_buttons_lead_to_the_repository_only_if_there_is_one(page):
     assert "https://github.com/someone/book/issues/new" in index and "colab.research" not in index
 
 
+@pytest.mark.slow
 def test_repository_that_no_button_could_lead_to_is_refused(page):
     with pytest.raises(SystemExit, match=r"^book: _config.yml: repository.url is 'someone/book'.*github.com/OWNER"):
         page("someone/book")
 
 
+@pytest.mark.slow
 def test_download_button_gives_the_notebook_offline_and_from_a_file(page, browser, tmp_path):
     """As it is committed, without outputs; Chromium saves it with the network off, from a page opened as a file."""
     html, context = page(""), browser.new_context(offline=True)

@@ -281,6 +281,7 @@ def executed(done):
     return re.findall(r"executing notebooks/(\w+)", done.stdout)
 
 
+@pytest.mark.slow
 def test_book_from_notebooks_to_pages(book, need_soundfont):
     done = build(book, capture_output=True)
     assert executed(done) == ["one", "two"]
@@ -303,6 +304,7 @@ def test_book_from_notebooks_to_pages(book, need_soundfont):
     assert "Built in tiny" in (html / "book" / "index.html").read_text()  # the last good book stays
 
 
+@pytest.mark.slow
 def test_interrupted_build_stops_its_kernel_and_goes_on_later(book, need_soundfont):
     first, beat = book / "notebooks" / "one.ipynb", book / "notebooks" / "beat"
     nbformat.write(notebook("import time\nwhile True:\n    open('beat', 'a').write('.'); time.sleep(0.1)"), first)
@@ -327,6 +329,7 @@ while not Path('{1}').exists():
     open('beat', 'a').write('.'); time.sleep(0.1)"""
 
 
+@pytest.mark.slow
 def test_independent_notebooks_run_at_the_same_time(book, need_soundfont):
     """Each waits for a file that the other one writes."""
     (book / "notebooks" / "dependencies.yml").write_text("")
@@ -337,6 +340,7 @@ def test_independent_notebooks_run_at_the_same_time(book, need_soundfont):
     assert len(re.findall(r"^book: executed notebooks/(?:one|two).ipynb in \d+ s$", done.stdout, re.MULTILINE)) == 2
 
 
+@pytest.mark.slow
 def test_failing_notebook_stops_the_others(book, need_soundfont):
     (book / "notebooks" / "dependencies.yml").write_text("")
     nbformat.write(notebook(WAIT.format("a", "never")), book / "notebooks" / "one.ipynb")
@@ -351,6 +355,7 @@ def test_failing_notebook_stops_the_others(book, need_soundfont):
     assert beat.stat().st_size == size
 
 
+@pytest.mark.slow
 def test_undeclared_dependency_fails_the_build(book, need_soundfont):
     (book / "notebooks" / "dependencies.yml").write_text("always: {}")
     done = build(book, capture_output=True, jobs=1)  # so that chapter two does find its file
@@ -411,6 +416,7 @@ def test_pages_are_reused_until_something_changes(book):
     assert changed() == ["one"]  # no other page depends on it now
 
 
+@pytest.mark.slow
 def test_failing_cell_fails_the_build_by_name(book):
     module, page = load("execute", book), Path("notebooks") / "two.ipynb"
     out = book / "_build"
@@ -495,6 +501,7 @@ def test_page_that_names_what_is_not_there_fails_the_build(fill_page, line, says
     assert says in str(stopped.value)
 
 
+@pytest.mark.slow
 def test_networks_are_described_to_the_pages(book, need_soundfont):
     """By the JSON in the profile's folder; damaged JSON stops the build by its name; clips are counted as they are."""
     module, out = load("template_context", book), book / "_build"

@@ -95,6 +95,7 @@ def test_streams_and_seeds_have_no_clip_in_common():
 # The same bytes
 
 
+@pytest.mark.slow
 def test_one_worker_or_two_give_the_same_bytes(clips, hashes, tmp_path):
     make(tmp_path / "one", 120, n_jobs=1)
     assert hashes(tmp_path / "one") == hashes(clips.path)
@@ -264,6 +265,7 @@ def killed_at(moment: int, folder, n_clips: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 3], ids=["from nothing", "growing"])
 def test_killed_at_every_moment_and_started_again(before, small_shards, need_soundfont, hashes, tmp_path):
     make(tmp_path / "whole", 5)
@@ -311,6 +313,7 @@ def wait_for(folder, pattern: str):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_second_process_into_the_same_folder_stops_at_once(start, clips, hashes, tmp_path):
     folder = tmp_path / "shared"
     first = start(folder)
@@ -322,6 +325,7 @@ def test_a_second_process_into_the_same_folder_stops_at_once(start, clips, hashe
     make(folder, 120)  # now it may
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["manifest.json", "clips-*.npy"])
 def test_killed_with_two_workers_and_started_again(pattern, start, clips, hashes, tmp_path):
     """SIGKILL when the first file of a kind appears; the workers do not get the signal and live a while longer."""
@@ -335,6 +339,7 @@ def test_killed_with_two_workers_and_started_again(pattern, start, clips, hashes
     assert hashes(folder) == hashes(clips.path)
 
 
+@pytest.mark.slow
 def test_workers_that_outlive_their_killed_parent_change_nothing(start, clips, hashes, tmp_path):
     """They sleep while their parent is killed and another does the work; then they wake up and go on with theirs."""
     folder = tmp_path / "killed"

@@ -200,6 +200,7 @@ def test_a_peak_at_full_scale_is_no_clipping(tmp_path):
 # The command line
 
 
+@pytest.mark.slow
 def test_the_command_writes_one_page_that_needs_nothing_else(tmp_path):
     soundfile.write(tmp_path / "song <1>.ogg", tone(12), RATE)
     done = command("explain", "song <1>.ogg", "--model", "compact", "--out", "page.html", cwd=tmp_path)
@@ -211,6 +212,7 @@ def test_the_command_writes_one_page_that_needs_nothing_else(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["page.html", "song <1>.ogg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [
     ("explain", "missing.wav"), ("explain", "."), ("explain", "silent.wav"), ("explain", "good.wav", "--out", "there.html"),
     ("explain", "good.wav", "--out", "no/folder.html"), ("explain", "good.wav", "--out", "."),

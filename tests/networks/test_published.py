@@ -71,12 +71,14 @@ def test_f1_interval_covers_as_often_as_it_says():
     assert f1_interval(np.ones(40, bool), np.ones(40, bool), 0.95)[0] < 0.99
 
 
+@pytest.mark.slow
 def test_macro_f1_is_reproduced(predictions, first_clips):
     name, predicted = predictions
     macro, _ = il.bootstrap_f1(first_clips.labels, predicted)
     assert macro.low <= published()[name]["test"]["macro_f1"]["value"] <= macro.high
 
 
+@pytest.mark.slow
 def test_f1_of_every_instrument_is_reproduced(predictions, first_clips):
     """All twelve at once with 95 %, so each with 1 - 0.05/12 (Bonferroni): none of them may lie outside."""
     name, predicted = predictions
@@ -228,6 +230,7 @@ def find_or_skip(name):
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compact", "robust"])
 def test_score_on_the_other_soundfont_is_reproduced(other_font, name):
     row = results.read(RESULTS / "generalisation.json")["rows"][f"{name}, TimGM6mb"]
@@ -236,6 +239,7 @@ def test_score_on_the_other_soundfont_is_reproduced(other_font, name):
     assert macro.value == pytest.approx(row["macro"][0], abs=0.005)  # the same clips, to rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compact", "robust"])
 def test_answers_to_recorded_notes_are_reproduced(name):
     row = results.read(RESULTS / "generalisation.json")["rows"][f"{name}, real notes"]

@@ -17,6 +17,8 @@ from instr_lib.data import _manifest, dataset
 from instr_lib.music import synth
 from instr_lib.music.renderers import SoundfontRenderer
 
+pytestmark = pytest.mark.slow
+
 # What a reader would write, and nothing more: see book/scale_out.md.
 SCRIPT = """
 import json, sys

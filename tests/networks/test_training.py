@@ -130,6 +130,7 @@ def test_loss_by_hand(clips):
         assert value == pytest.approx(loss, rel=0.01)  # training computes in bfloat16 where it can
 
 
+@pytest.mark.slow
 def test_loss_decreases(clips):
     train, validation = clips.split()
     settings = il.TrainSettings(epochs=3, batch_size=8, learning_rate=3e-3)
@@ -212,6 +213,7 @@ def test_interrupted_training_ends_with_the_same_weights(step, clips, uninterrup
     assert same(resumed, straight)
 
 
+@pytest.mark.slow
 def test_interrupted_twice_compact(clips, interrupt, tmp_path):
     """The same for the real network, whose batches have channels last in memory."""
     train, validation = clips.split()

@@ -194,6 +194,7 @@ def test_pairs_are_what_the_score_says(pairs, synth):
     assert len(pairs.others[0]) == len(score.instruments) - 1
 
 
+@pytest.mark.slow
 def test_the_truth_gets_the_best_grade(pairs, ideal):
     rng = np.random.default_rng(0)
     best = grading.grade(ideal, "compact", pairs=pairs, progress=False)
