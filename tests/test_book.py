@@ -332,7 +332,7 @@ def test_chapter_9_shows_nothing_empty(need_soundfont, tmp_path, monkeypatch, fo
     names = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in notebook.cells]
     sources = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert "nan" not in text
-    for name in ("fig-fonts", "fig-beyond", "fig-failure"):
+    for name in ("fig-fonts", "fig-generalisation", "fig-failure"):
         assert (f"`{name}`" in sources) == (name in names)
     if only:
         assert "Not found:" in text and "`make soundfonts` installs them" in text and "fig-fonts" not in names
