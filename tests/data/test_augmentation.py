@@ -53,6 +53,7 @@ def test_augmentation_is_the_same_for_the_same_seed_and_stays_on_the_scale():
     assert a[0].min() >= -80 and a[0].max() <= 0 and a[0].dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_training_with_augmentation_resumes_to_the_same_weights(clips, tmp_path):
     """Stopped after an epoch and resumed: the same weights; and another augmentation is another run."""
     train, validation = clips.split()

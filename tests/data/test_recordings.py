@@ -237,6 +237,7 @@ def test_help_says_what_goes_in_and_what_comes_out():
         assert word in done.stdout, word
 
 
+@pytest.mark.slow
 def test_three_minutes_take_less_than_one(tmp_path):
     soundfile.write(
         tmp_path / "three.flac", tone(180, channels=2) + np.random.default_rng(0).normal(0, 0.01, (180 * RATE, 2)), RATE

@@ -69,6 +69,7 @@ def test_clips_with_one_instrument_have_no_penalty(clips, source_map, random_net
     assert float(prior.AttributionPrior(source_map)(random_network(il.CompactCNN), clips, alone, mels)) == 0
 
 
+@pytest.mark.slow
 def test_training_on_the_penalty_lowers_it(clips, source_map):
     model = il.load_model("compact").requires_grad_(True)
     several = [i for i in range(120) if clips.labels[i].sum() > 1][:8]
