@@ -74,9 +74,9 @@ def preflight(out: Path) -> str:
 def further_soundfonts() -> str:
     """Names and sizes of the soundfonts that are installed beside FluidR3."""
     sizes = []
-    for name in synth.SOUNDFONTS:
+    for name in soundfonts.SOUNDFONTS:
         try:
-            sizes.append(f"{name} {synth.find_soundfont(name).stat().st_size}")
+            sizes.append(f"{name} {soundfonts.find_soundfont(name).stat().st_size}")
         except (il.SoundfontError, OSError):
             continue
     return ", ".join(sizes)
