@@ -131,7 +131,7 @@ def test_plain_network_and_notebook_loop_compute_what_ours_do(synth):
     assert sum(p.numel() for p in train.network().parameters()) == 855_948
     heat = relevance.relevance(baseline, shown, range(2), times=1)
     trace = lrp.Trace(model.layers, shown[None], "epsilon_plus_flat")
-    ours = trace.back(trace.start(range(2))).sum(1)  # on the same picture
+    ours = trace.backward(trace.init_relevance(range(2))).sum(1)  # on the same picture
     assert ((ours - heat).abs() < 1e-3 * heat.abs().amax((1, 2), keepdim=True)).float().mean() > 0.99
     ours = il.relevance(model, mel[None], range(2), composite="epsilon_plus_flat")
     np.testing.assert_allclose(ours.sum((1, 2)), heat.sum((1, 2)), rtol=1e-3)  # in mel cells: the sum is kept

@@ -308,6 +308,7 @@ CHAPTER_9 = Path("notebooks") / "09_beyond_the_soundfont.ipynb"
 TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", ["FluidR3", "everything"])
 def test_chapter_9_shows_nothing_empty(need_soundfont, tmp_path, monkeypatch, found):
     """Executed as for a page, which fails at an empty panel, with FluidR3 alone and with all soundfonts of this machine."""

@@ -113,6 +113,7 @@ def test_generating_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_functions_that_use_the_package_reach_worker_processes():
     """As in a notebook: defined there and so pickled by value, with the package among their globals."""
     namespace = {"il": il}

@@ -34,6 +34,7 @@ def run(*command, cwd=ROOT, **options):
 # --- citing, licences -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "schema", "break_it"),
     [

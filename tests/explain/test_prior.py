@@ -86,6 +86,7 @@ def test_training_on_the_penalty_lowers_it(clips, source_map):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_penalty_resumes_and_ends_with_its_last_epoch(clips, source_map, tmp_path):
     settings, index = il.TrainSettings(2, 20, 3e-4), np.arange(40)
     penalty = prior.AttributionPrior(source_map)

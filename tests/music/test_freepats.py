@@ -78,7 +78,7 @@ def test_a_patch_is_read_whole(patches):
     [
         (lambda data: data[:-1000], "cut short"),
         (lambda data: data[:150], "cut short"),
-        (lambda data: b"RIFF" + data, "no GUS"),
+        (lambda data: b"RIFF" + data, "not a GUS"),
     ],
     ids=["end missing", "header only", "another kind"],
 )

@@ -46,6 +46,7 @@ def test_nothing_switched_on_is_the_plain_clip(need_soundfont):
         assert np.array_equal(render(plan), need_soundfont.render(score))
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers_and_after_an_interruption(fonts, tmp_path, hashes):
     varied = DomainRandomisation(fonts[:4], **EVERYTHING)
 

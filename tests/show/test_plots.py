@@ -116,6 +116,7 @@ def _shown(panel):
     return [child.value for child in panel.children[1].children]
 
 
+@pytest.mark.slow
 def test_relevance_panel_follows_its_menus(models):
     panel = widgets.relevance_panel(models, il.curated_clips())
     _, clip, seed, instruments, layer, channel = panel.children[0].children
@@ -136,6 +137,7 @@ def test_relevance_panel_follows_its_menus(models):
     assert _shown(panel)[3] == whole[3]
 
 
+@pytest.mark.slow
 def test_relevance_panel_draws_new_clips(synth):
     panel = widgets.relevance_panel({"compact": il.load_model("compact")}, il.curated_clips(), synth)
     _, clip, seed, instruments, *_ = panel.children[0].children

@@ -20,6 +20,7 @@ BLOCK = (
 )
 
 
+@pytest.mark.slow
 def test_explain_needs_no_notebook_packages(tmp_path):
     clip = il.curated_clips()[9]
     soundfile.write(tmp_path / "violin.wav", clip.audio, 44_100)
@@ -31,6 +32,7 @@ def test_explain_needs_no_notebook_packages(tmp_path):
     assert page.startswith("<!doctype html>") and "Violin" in page and page.count('class="ex-column"') == 1
 
 
+@pytest.mark.slow
 def test_pages_players_and_plots_need_no_notebook_packages():
     code = BLOCK + (
         "import numpy as np, instr_lib as il\n"
