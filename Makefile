@@ -2,8 +2,9 @@
 #                             (smoke: for the tests; quick: minutes; full: the whole experiment)
 # make pdf  [PROFILE=quick]   the same, and all of it as _build/book.pdf
 # make test [PYTEST_ARGS=]    every test, notebooks and book build included
+# make check [PYTEST_ARGS=]   the fast tests only: no book, no browser
 # make lab  [LAB_ARGS=]       JupyterLab on the notebooks
-# make soundfonts             install those that chapter 9 compares; chapter 9 leaves out what is not there
+# make soundfonts             install those that chapter 9 compares, as `make book` does; it leaves out what is missing
 # make bench                  measure the claims of speed, into benchmarks/results (a quarter of an hour)
 #
 # Each of these first sets up what is missing; PYTHON=... names the Python to do it with.
@@ -14,16 +15,18 @@ PROFILE ?= quick
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV_PYTHON = .venv/bin/python
+# What `make check` runs: an expression of pytest -m.
+CHECK = not slow and not browser and not book
 
 # Another installation's modules must not leak into ours.
 unexport PYTHONHOME PYTHONPATH
 # Files are UTF-8, whatever the terminal is set to.
 export PYTHONUTF8 = 1
 
-.PHONY: book pdf test lab bench soundfonts clean setup
+.PHONY: book pdf test check lab bench soundfonts clean setup
 
 book: setup
-	@$(if $(filter full seeds,$(PROFILE)),$(PYTHON) book/scripts/setup.py soundfonts)
+	@$(if $(filter-out smoke,$(PROFILE)),$(PYTHON) book/scripts/soundfonts.py --once)
 	@$(VENV_PYTHON) book/scripts/build.py --profile $(PROFILE)
 
 pdf: book
@@ -32,14 +35,17 @@ pdf: book
 
 test: setup
 	@$(PYTHON) book/scripts/setup.py browser
-	@$(PYTHON) book/scripts/setup.py soundfonts
+	@$(PYTHON) book/scripts/soundfonts.py
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+check: setup
+	@$(VENV_PYTHON) -m pytest -m "$(CHECK)" $(PYTEST_ARGS)
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks
 
 soundfonts: setup
-	@$(PYTHON) book/scripts/setup.py soundfonts
+	@$(PYTHON) book/scripts/soundfonts.py
 
 bench: setup
 	@$(VENV_PYTHON) benchmarks/run.py $(BENCH_ARGS)

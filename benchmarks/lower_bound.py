@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 
 import instr_lib as il
+from instr_lib.constants import CLIP_SAMPLES
 from instr_lib.music import synth
 
 BATCH = 50  # clips a task, as many as il.generate hands out at a time
@@ -39,7 +40,7 @@ def _player():
 
 def play(programs, moments):
     """One clip: float32 left and right."""
-    player, lib, frames = _player(), synth._fluidsynth(), synth._BLOCKS * synth._BLOCK
+    player, lib, frames = _player(), synth.bindings(), -(-CLIP_SAMPLES // synth._BLOCK) * synth._BLOCK
     fs = lib.module
     left, right = np.empty((2, frames), np.float32)
     voice = fs.new_fluid_synth(player._settings)

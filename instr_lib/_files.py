@@ -53,7 +53,8 @@ def sha256(path: str | os.PathLike) -> str:
 def locked_folder(folder: str | os.PathLike, error: type[InstrError]):
     """Make a folder if it does not exist, and lock it for this process; the lock ends with the process at the latest.
 
-    Where the file system has no locks (some network drives), nothing is locked.
+    The lock is a file in the folder, deleted at the end. Where the file system has no locks (some network drives),
+    nothing is locked.
 
     Raises
     ------
@@ -75,4 +76,7 @@ def locked_folder(folder: str | os.PathLike, error: type[InstrError]):
     try:
         yield
     finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # on Windows an open file stays, and filelock deletes it on release
+                os.unlink(lock.lock_file)  # while it is locked: a process that has it open sees that, and tries anew
         lock.release()

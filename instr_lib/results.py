@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from ._files import write_text
 from .errors import ResultsError
 
@@ -78,6 +80,21 @@ class CachedRows:
                 f"{self.path} was computed with other {', '.join(changed)}: delete it, or choose another file"
             )
         return content
+
+
+def cached_rows(
+    path: str | os.PathLike, settings: Mapping, work: Mapping[str, Callable[[], Mapping]], progress: bool = True
+) -> dict[str, dict]:
+    """Several rows of a file, each as :class:`CachedRows` gives it, with a progress bar.
+
+    Parameters
+    ----------
+    path, settings : as for :class:`CachedRows`
+    work : by name of the row, a function that computes it
+    progress : bool, show a progress bar
+    """
+    row = CachedRows(path, settings)
+    return {name: row(name, work[name]) for name in tqdm(work, row.path.stem, disable=not progress)}
 
 
 def read(path: str | os.PathLike) -> dict:

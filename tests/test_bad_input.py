@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 import instr_lib as il
 from instr_lib.data import dataset
-from instr_lib.music import synth
 from instr_lib.music.score import Note, Score
 
 CASES = []
@@ -96,7 +95,7 @@ def soundfont_of_the_environment_missing(env):
 @bad(il.SoundfontError, "apt-get install.*INSTR_SOUNDFONT", r"FluidR3_GM\.sf2 was not found")
 def soundfont_nowhere_found(env):
     env.monkeypatch.delenv("INSTR_SOUNDFONT", raising=False)
-    env.monkeypatch.setattr(synth, "_PLACES", (str(env.folder),))
+    env.monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(env.folder))
     return None, il.Synth
 
 

@@ -109,7 +109,7 @@ def test_profiles_give_what_the_notebooks_ask_for(path):
     # Opened by hand, a notebook runs in the default profile.
     defaults = {}
     exec(source(parameters), defaults)
-    assert all(defaults[name] == given["quick"][name] for name in targets)
+    assert all(defaults[name] == given["quick"][name] for name in needed)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

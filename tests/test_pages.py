@@ -5,8 +5,6 @@ import functools
 import http.server
 import itertools
 import re
-import subprocess
-import sys
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from pypdf import PdfReader
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -24,12 +23,15 @@ MATH_IS_DONE = "async () => { if (window.MathJax?.Hub) await new Promise(done =>
 OURS = ("file:", "data:", "blob:")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(book) -> Path:
     return book / "html"
 
 
-@pytest.fixture(scope="module", params=PAGES)
+ONCE = [pytest.param(page, marks=pytest.mark.xdist_group(page)) for page in PAGES]  # all checks of a page in one process
+
+
+@pytest.fixture(scope="module", params=ONCE)
 def opened(browser, site, request):
     """A page, opened as a file without a network: its tab, its name, what it asked for and what it said."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, color_scheme="light")
@@ -261,13 +263,8 @@ def test_nothing_is_cut_off_on_paper(tab, name):
     assert not page.is_visible(".bd-sidebar-primary") and not page.is_visible(".bd-header-article")
 
 
-def test_the_book_as_a_pdf(browser, book):
-    from pypdf import PdfReader
-
-    subprocess.run(
-        [sys.executable, ROOT / "book" / "scripts" / "pdf.py", "--out", book], check=True, capture_output=True, cwd=ROOT
-    )
-    pdf = PdfReader(book / "book.pdf")
+def test_the_book_as_a_pdf(pdf):
+    pdf = PdfReader(pdf)
     width, height = pdf.pages[0].mediabox[2:]
     assert (float(width), float(height)) == pytest.approx((595, 842), abs=2)  # A4, in points
     chapters = [entry for entry in pdf.outline if not isinstance(entry, list)]

@@ -20,6 +20,7 @@ from test_setup import copy_scripts, load
 import instr_lib as il
 from instr_lib.music import soundfonts
 from instr_lib.samples import recorded
+from tools import check_names, recorded_notes
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -69,9 +70,7 @@ def test_licences_are_named_where_a_reader_looks():
     notes = json.loads((recorded.FOLDER / "notes.json").read_text())
     assert {key: notes[key] for key in recorded.ABOUT} == recorded.ABOUT
     assert any("tonejs" in row and f"| {recorded.ABOUT['licence']} |" in row for row in rows)
-    assert {note["source"].split()[0] for note in notes["notes"]} == {
-        f"tonejs-instrument-{name}-mp3" for name in recorded.PACKAGES
-    }
+    assert recorded.source_packages() == sorted(f"tonejs-instrument-{name}-mp3" for name in recorded_notes.PACKAGES)
 
 
 def test_workflow_tests_then_publishes_the_default_branch_only():
@@ -118,6 +117,42 @@ def test_words_are_spelled_right(tmp_path):
     assert done.returncode == 0, done.stdout
     (tmp_path / "page.md").write_text("We reci" + "eve a theses.\n")
     assert run(BIN / "codespell", tmp_path / "page.md").stdout.count("==>") == 1
+
+
+def test_old_names_and_phrases_are_gone():
+    done = run(sys.executable, ROOT / "tools" / "check_names.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_old_names_and_phrases_are_found(tmp_path):
+    """Else the test above would say nothing. What merely contains an old name, or is meant otherwise, is left alone."""
+    for folder in ("instr_lib/explain", "instr_lib/networks/weights", "book/results", "notebooks"):
+        (tmp_path / folder).mkdir(parents=True)
+    code = """def f(which, other):\n    found = {'mass': 1}  # ten voices, one a\n    # clip\n    return found['mass']\n
+class Trace:\n    def start(self): pass\n\nclass Timer:\n    def start(self): return 'critical mass', {}['mass_of']\n"""
+    (tmp_path / "instr_lib" / "explain" / "naming.py").write_text(code)
+    (tmp_path / "book" / "results" / "lent.json").write_text('{"rows": {"heard": 1, "hearing": 2}}')
+    (tmp_path / "book" / "a.md").write_text("Drawn by\nlot, so that a violin is not taken for another. Lotteries.")
+    cells = [new_code_cell("%matplotlib inline\nheats = [1]"), nbformat.v4.new_markdown_cell("It redoes it.")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "one.ipynb")
+    found = sorted((path, line, old) for path, line, old, _ in check_names.remaining(tmp_path))
+    lines = (tmp_path / "notebooks" / "one.ipynb").read_text().splitlines()
+    heats, redoes = (next(n for n, line in enumerate(lines, 1) if word in line) for word in ("heats", "redoes"))
+    assert set(found) == {
+        ("instr_lib/explain/naming.py", 1, "module naming"),
+        ("instr_lib/explain/naming.py", 1, "parameter which"),
+        ("instr_lib/explain/naming.py", 2, "variable found"),
+        ("instr_lib/explain/naming.py", 2, "key mass"),
+        ("instr_lib/explain/naming.py", 2, "“one a # clip”"),
+        ("instr_lib/explain/naming.py", 4, "key mass"),
+        ("instr_lib/explain/naming.py", 7, "definition Trace.start"),
+        ("book/results/lent.json", 1, "file lent"),
+        ("book/results/lent.json", 1, "key heard"),
+        ("book/a.md", 1, "“by lot”"),
+        ("book/a.md", 2, "“taken for”"),
+        ("notebooks/one.ipynb", heats, "variable heats"),
+        ("notebooks/one.ipynb", redoes, "“redoes”"),
+    }
 
 
 # --- Colab, Binder, buttons -------------------------------------------------------------------------------------------
@@ -167,7 +202,7 @@ def test_colab_cell_sets_up_a_bare_environment(need_soundfont, tmp_path, known):
     repository, content, wheels = (tmp_path / name for name in ("repository", "content", "wheels"))
     for name in ("book", "instr_lib", "notebooks"):
         shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("__pycache__", "*.ogg", "*.flac"))
-    for name in ("requirements.txt", "requirements.lock"):
+    for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, repository)
     for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m book"):
         assert run("git", *command.split(), cwd=repository).returncode == 0
@@ -223,7 +258,7 @@ def test_colab_gets_all_that_the_notebooks_import():
 
 def test_binder_installs_what_make_installs():
     """No second list of packages: the two of the system are setup.py's, the rest comes out of requirements.lock."""
-    setup = load("setup")
+    setup = load("system_packages")
     setup.ctypes.util.find_library, setup.find_soundfont = (lambda name: None), (lambda: None)
     try:
         assert (ROOT / ".binder" / "apt.txt").read_text().split() == setup.missing_packages(new=False)
@@ -286,27 +321,17 @@ def test_repository_that_no_button_could_lead_to_is_refused(page):
         page("someone/book")
 
 
-def test_download_button_gives_the_notebook_offline_and_from_a_file(page, tmp_path):
+def test_download_button_gives_the_notebook_offline_and_from_a_file(page, browser, tmp_path):
     """As it is committed, without outputs; Chromium saves it with the network off, from a page opened as a file."""
-    browser = shutil.which("chromium")
-    if not browser and os.environ.get("CI"):
-        pytest.fail("with CI set nothing may be skipped: there is no chromium", pytrace=False)
-    if not browser:
-        pytest.skip("no chromium: 'apt-get install chromium'")
-    from playwright.sync_api import sync_playwright
-
-    html = page("")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=arguments)
-        tab = chromium.new_context(offline=True).new_page()
-        tab.goto((html / "notebooks" / "one.html").as_uri())
-        tab.click(".dropdown-download-buttons > button")
-        with tab.expect_download() as download:
-            tab.click(".btn-download-source-button")
-        download.value.save_as(tmp_path / "saved.ipynb")
-        assert download.value.suggested_filename == "one.ipynb"
-        chromium.close()
+    html, context = page(""), browser.new_context(offline=True)
+    tab = context.new_page()
+    tab.goto((html / "notebooks" / "one.html").as_uri())
+    tab.click(".dropdown-download-buttons > button")
+    with tab.expect_download() as download:
+        tab.click(".btn-download-source-button")
+    download.value.save_as(tmp_path / "saved.ipynb")
+    assert download.value.suggested_filename == "one.ipynb"
+    context.close()
     saved = nbformat.read(tmp_path / "saved.ipynb", 4)
     assert [(cell.source, cell.outputs) for cell in saved.cells] == [("1 + 1", [])]
     assert not list(html.glob("_sources/**/*.ipynb"))  # nothing that is not linked

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from packaging.requirements import Requirement
 
 import instr_lib as il
-from instr_lib.music import soundfonts
+from instr_lib.music import soundfonts as fonts
 from tools import freepats
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def project(tmp_path):
 def set_up(root, before="", **environment):
     """Run setup.main() with every step of the installation replaced by printing its name."""
     code = f"""
-import setup
+import setup, system_packages
 def step(label, command, **kwargs):
     print(label)
     (setup.VENV / "bin").mkdir(parents=True, exist_ok=True)
@@ -112,15 +112,30 @@ def test_whole_soundfont_is_taken(project, tmp_path):
 
 
 def test_soundfont_is_looked_for_where_the_library_looks():
-    assert load("setup").SOUNDFONT_PLACES == soundfonts._PLACES
-    setup = load("setup")
-    packages = {font.package for name, font in soundfonts.SOUNDFONTS.items() if name != "FluidR3"}
-    assert {*setup.OTHER_SOUNDFONTS.values(), setup.SONIVOX[0].rpartition("@")[0]} == packages
-    ready = {Path(file).name: package for file, package in setup.OTHER_SOUNDFONTS.items() if file.endswith(".sf2")}
-    assert ready.items() <= {font.file: font.package for font in soundfonts.SOUNDFONTS.values()}.items()
-    places = {str(Path(file).parent) for file in setup.OTHER_SOUNDFONTS if file.endswith(".sf2")} | {str(setup.MADE)}
-    assert places <= {*soundfonts._PLACES, soundfonts._MINUET}
-    assert str(freepats.FOLDER) in {str(Path(file).parent) for file in setup.OTHER_SOUNDFONTS}
+    assert load("system_packages").SOUNDFONT_PLACES == fonts._PLACES
+    soundfonts = load("soundfonts")
+    packages = {font.package for name, font in fonts.SOUNDFONTS.items() if name != "FluidR3"}
+    assert {*soundfonts.OTHER_SOUNDFONTS.values(), soundfonts.SONIVOX[0].rpartition("@")[0]} == packages
+    ready = {Path(file).name: package for file, package in soundfonts.OTHER_SOUNDFONTS.items() if file.endswith(".sf2")}
+    assert ready.items() <= {font.file: font.package for font in fonts.SOUNDFONTS.values()}.items()
+    places = {str(Path(file).parent) for file in soundfonts.OTHER_SOUNDFONTS if file.endswith(".sf2")} | {
+        str(soundfonts.MADE)
+    }
+    assert places <= {*fonts._PLACES, fonts._MINUET}
+    assert str(freepats.FOLDER) in {str(Path(file).parent) for file in soundfonts.OTHER_SOUNDFONTS}
+
+
+def test_soundfonts_are_tried_once_and_what_is_missing_is_named(project, tmp_path):
+    """Where none can be installed, `make book` goes on; `make soundfonts` tries again."""
+    (project / ".venv").mkdir()
+    (tmp_path / "empty").mkdir()
+    code = """import soundfonts
+soundfonts.OTHER_SOUNDFONTS = {"/nowhere/TimGM6mb.sf2": "timgm6mb-soundfont"}
+soundfonts.install_once()"""
+    for tried in (False, True):
+        done = run(code, project, PATH=str(tmp_path / "empty"), HOME=str(tmp_path))
+        assert done.returncode == 0 and "leaves out what needs TimGM6mb.sf2, sonivox.sf2" in done.stdout, done.stderr
+        assert ("5 MB to download" in done.stdout and "sudo apt-get install timgm6mb" in done.stdout) != tried
 
 
 def test_other_pythons_are_refused(project):
@@ -141,7 +156,7 @@ def test_little_disk_is_refused(project):
     assert_refused(done, "3.2 GB", "10 GB", str(project))
 
 
-MISSING = "setup.ctypes.util.find_library = lambda name: None; setup.SOUNDFONT_PLACES = ()\n"
+MISSING = "system_packages.ctypes.util.find_library = lambda name: None; system_packages.SOUNDFONT_PLACES = ()\n"
 
 
 def test_missing_packages_are_named_where_we_may_not_install(project):
@@ -160,13 +175,13 @@ def test_missing_packages_are_installed_where_we_may(project, tmp_path):
     )
     apt.chmod(0o755)
     path = f"{apt.parent}:{os.environ['PATH']}"
-    done = run("import setup; setup.install_packages(['libfluidsynth3'], [])", project, PATH=path)
+    done = run("import system_packages; system_packages.install_packages(['libfluidsynth3'], [])", project, PATH=path)
     calls = (tmp_path / "log").read_text().splitlines()
     assert done.returncode == 0 and all(call.startswith("noninteractive -q ") for call in calls)
     assert "update" in calls[-2] and calls[-1].endswith("install -y --no-install-recommends libfluidsynth3")
 
     apt.write_text("#!/bin/sh\necho E: no network; exit 100\n")
-    done = run("import setup; setup.install_packages(['libfluidsynth3'], [])", project, PATH=path)
+    done = run("import system_packages; system_packages.install_packages(['libfluidsynth3'], [])", project, PATH=path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
     assert "E: no network" in done.stderr and "sudo apt-get install libfluidsynth3" in done.stderr
 

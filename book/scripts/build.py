@@ -34,7 +34,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     lock(out)
     begin = time.monotonic()
-    keys = page_keys(profile, preflight(out))
+    keys = page_keys(profile, preflight(out), further_soundfonts())
     isolate(out / "cache")
     rows = execute_all(keys, profile, out, arguments.jobs)
     rows.append(build_pages(list(keys), profile, out))
@@ -69,6 +69,17 @@ def preflight(out: Path) -> str:
         return f"FluidSynth {synth.fluidsynth_version()} {soundfonts.soundfont_sha256(soundfonts.find_soundfont())}"
     except il.InstrError as error:
         stop(str(error))
+
+
+def further_soundfonts() -> str:
+    """Names and sizes of the soundfonts that are installed beside FluidR3."""
+    found = []
+    for name in synth.SOUNDFONTS:
+        try:
+            found.append(f"{name} {synth.find_soundfont(name).stat().st_size}")
+        except (il.SoundfontError, OSError):
+            continue
+    return ", ".join(found)
 
 
 def build_pages(notebooks: list[Path], profile: str, out: Path) -> tuple[str, float, bool]:

@@ -10,21 +10,14 @@ from check_page import check_page
 from embed_source import embed_source
 from optimise_site import optimise_site
 
-# Jupyter Book's command line has no option for the number of processes, the function that it calls has one.
-JUPYTER_BOOK = """
-import functools
-from jupyter_book import sphinx
-sphinx.build_sphinx = functools.partial(sphinx.build_sphinx, jobs=2)
-from jupyter_book.cli.main import main
-main()
-"""
+JUPYTER_BOOK = Path(__file__).with_name("run_jupyter_book.py")
 
 
 def build_html(source: Path, html: Path):
     """Build the pages of a folder into another one, which stays as it was if there is any warning."""
     staging = source.with_name("staging")
     shutil.rmtree(staging, ignore_errors=True)
-    command = [sys.executable, "-c", JUPYTER_BOOK, "build", source, "--path-output", staging, "-W", "--keep-going", "-q"]
+    command = [sys.executable, JUPYTER_BOOK, "build", source, "--path-output", staging, "-W", "--keep-going", "-q"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{done.stderr.replace(f'{source}/', '')}book: jupyter-book has warnings or errors: see above")

@@ -1,4 +1,8 @@
-"""An executed notebook becomes a page: no traces of papermill, no live widgets, its provenance at the end."""
+"""An executed notebook becomes a page: no traces of papermill, no live widgets, its provenance at the end.
+
+A notebook can leave out sections for which something is missing on this machine: a cell displays the tags of their cells
+as ``application/x-leave-out+json``. Chapter 9 does so for soundfonts that are not installed.
+"""
 
 import base64
 
@@ -7,16 +11,22 @@ from quantise import quantise_png
 
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 WIDGET = "application/vnd.jupyter.widget-view+json"
+LEAVE_OUT = (
+    "application/x-leave-out+json"  # output that lists tags: the page is built without the cells that have one of them
+)
 
 
 def clean_outputs(notebook):
     """Change an executed notebook, in place, into what Jupyter Book reads."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    absent = {tag for output in outputs for tag in output.get("data", {}).get(LEAVE_OUT, [])}
+    notebook.cells = [cell for cell in notebook.cells if not absent & set(cell.metadata.get("tags", []))]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if INJECTED in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")
         if "outputs" in cell:  # without a kernel a widget does nothing, and its text is no substitute
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [o for o in cell.outputs if not {WIDGET, LEAVE_OUT} & o.get("data", {}).keys()]
     note = f"---\n\n{notebook.metadata.made.provenance}"
     notebook.cells.append(nbformat.v4.new_markdown_cell(note, id="provenance"))
     for name in ("made", "papermill", "widgets"):

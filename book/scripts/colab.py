@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +26,7 @@ if "google.colab" in sys.modules:  # fetch the book and what it needs
 
 
 def cell(address: str) -> dict:
-    """The first code cell of a notebook; it asks for the address if that is not known. Pages do not show it."""
+    """The first code cell of a notebook, hidden on pages; it asks for the address if none is set."""
     known = json.dumps(address) if address else 'input("Address of the book\'s repository: ")'
     source = CELL.format(address=known).splitlines(keepends=True)
     tags = {"tags": ["remove-cell"]}
@@ -33,8 +34,8 @@ def cell(address: str) -> dict:
 
 
 def write_cells():
-    """Put the cell before the first code cell of each notebook, in place of the one that is there."""
-    import yaml  # of .venv: this part is for us
+    """Insert the cell before the first code cell of each notebook, or replace it."""
+    import yaml  # from .venv: this part does not run on Colab
 
     address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -47,27 +48,32 @@ def write_cells():
             print(f"colab: wrote {file.relative_to(ROOT)}")
 
 
+def required(project: dict) -> list[str]:
+    """Names of what the library and the notebooks need, from the [project] table of pyproject.toml."""
+    wanted = [*project.get("dependencies", []), *project.get("optional-dependencies", {}).get("notebooks", [])]
+    return [re.match(r"[\w.-]+", requirement)[0] for requirement in wanted]
+
+
 def missing(installed=metadata.version) -> list[str]:
-    """What instr_lib and the notebooks need and this Python lacks, as locked. Of torch and the rest Colab's own stay."""
-    wanted = (ROOT / "requirements.txt").read_text().split("# notebooks and book")[0]
+    """What the library and the notebooks need and this Python lacks, as locked. Colab's own torch and others stay."""
     locked = re.findall(r"^([\w.-]+)(==.*)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     versions = {name.lower(): version for name, version in locked}
-    found = []
-    for name in re.findall(r"^[\w.-]+", wanted, re.MULTILINE):
+    absent = []
+    for name in required(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]):
         try:
             installed(name)
         except metadata.PackageNotFoundError:
-            found.append(name + versions[name.lower()])
-    return found
+            absent.append(name + versions[name.lower()])
+    return absent
 
 
 def set_up():
-    """In the kernel that runs the notebook: the system's packages, Python's, the library, and the folder to work in."""
+    """In the kernel that runs the notebook: install packages, make the library importable, change to notebooks/."""
     sys.path[:0] = [str(ROOT), str(ROOT / "book" / "scripts")]
-    import setup
+    import system_packages
 
-    if packages := setup.missing_packages(new=False):
-        setup.install_packages(packages, setup.sudo())
+    if packages := system_packages.missing_packages(new=False):
+        system_packages.install_packages(packages, system_packages.sudo())
     if names := missing():
         print("installing", *names, flush=True)
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *names], check=True)

@@ -1,6 +1,6 @@
 """Which notebook reads what another one writes: the declaration in notebooks/dependencies.yml, and its check.
 
-The build notes which files below FOLDER each notebook opens (``file_access.py``) and stops if two notebooks share a file
+The build notes which files below FOLDER each notebook opens (``kernel_hooks.py``) and stops if two notebooks share a file
 and the declaration does not say which of them comes first.
 """
 
@@ -39,6 +39,11 @@ def dependencies(profile: str) -> dict[str, list[str]]:
 def typical_seconds() -> dict[str, float]:
     """How long notebooks take in profile quick, as declared: which to start first if nothing was ever measured."""
     return declaration().get("seconds", {})
+
+
+def uses_soundfonts() -> set[str]:
+    """Notebooks that play whichever soundfonts are installed, not only FluidR3."""
+    return set(declaration().get("soundfonts", []))
 
 
 def ancestors(name: str, needs: dict[str, list[str]]) -> set[str]:

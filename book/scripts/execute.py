@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-import file_access
+import kernel_hooks
 import nbformat
 from clean_outputs import find_problem, quantise_figures
 from project import NOTEBOOKS, ROOT, parameters, stop
@@ -20,11 +20,14 @@ def isolate(cache: Path):
         IPYTHONDIR=str(cache / "ipython"),
         MPLCONFIGDIR=str(cache / "matplotlib"),
         TQDM_DISABLE="1",  # no progress bars on pages
+        # Threads that wait for each other sleep instead of spinning: results are the same, and where processes share the
+        # cores, as notebooks do here, they take a third of the time.
+        OMP_WAIT_POLICY="PASSIVE",
     )
     if named := os.environ.get("INSTR_SOUNDFONT"):  # kernels run in notebooks/
         os.environ["INSTR_SOUNDFONT"] = str(Path(named).expanduser().absolute())
     os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
-    file_access.install(cache / "ipython")
+    kernel_hooks.install(cache / "ipython")
 
 
 def prepare():
@@ -60,7 +63,7 @@ def execute(page: Path, profile: str, key: str, out: Path) -> float:
     done.parent.mkdir(parents=True, exist_ok=True)
     part, log = done.with_suffix(".part.ipynb"), out / "cache" / "access" / page.stem
     folder = Path(os.path.normpath(NOTEBOOKS / values.get("FOLDER", out / profile)))
-    os.environ |= file_access.environment(log, folder)
+    os.environ |= kernel_hooks.environment(log, folder)
     options = dict(kernel_name="python3", language="python", start_timeout=180, progress_bar=False)
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel's own log; ours is the notebook
     try:
@@ -74,7 +77,7 @@ def execute(page: Path, profile: str, key: str, out: Path) -> float:
         stop(f"{page}, {problem} (all of it: {part})")
     quantise_figures(notebook)
     seconds = time.monotonic() - start
-    access = file_access.read_log(log)
+    access = kernel_hooks.read_access(log)
     notebook.metadata.made = {"key": key, "seconds": seconds, "provenance": provenance(profile), "access": access}
     nbformat.write(notebook, part)
     part.replace(done)

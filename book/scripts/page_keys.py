@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 
 import nbformat
-from dependencies import dependencies
+from dependencies import dependencies, uses_soundfonts
 from project import LOCK, PROFILES, ROOT, notebooks
 
 INPUTS = ("instr_lib", "book/results")  # folders that any notebook may read
@@ -28,17 +28,23 @@ def digest_tree(folder: Path) -> str:
     return digest(*(part for file in files for part in (str(file.relative_to(folder)), file)))
 
 
-def page_keys(profile: str, sound: str) -> dict[Path, str]:
-    """The key of each notebook's page, in the order of _toc.yml. ``sound``: what the sound depends on."""
+def page_keys(profile: str, sound: str, soundfonts: str = "") -> dict[Path, str]:
+    """The key of each notebook's page, in the order of _toc.yml.
+
+    ``sound`` is what the sound of all notebooks depends on, ``soundfonts`` which further soundfonts are installed.
+    """
     shared = [sound, platform.python_version(), *(digest_tree(ROOT / name) for name in INPUTS)]
     shared = digest(*shared, LOCK, PROFILES / f"{profile}.yml")
+    further = uses_soundfonts()
     pages, needs, keys = {page.stem: page for page in notebooks()}, dependencies(profile), {}
 
     def key(name: str) -> str:
         if name not in keys:
             # Cells, not the file: saving it in JupyterLab, with outputs, changes no page.
             cells = [(cell.cell_type, cell.source, cell.metadata) for cell in nbformat.read(ROOT / pages[name], 4).cells]
-            keys[name] = digest(shared, json.dumps(cells), *(key(earlier) for earlier in needs[name]))
+            keys[name] = digest(
+                shared, soundfonts * (name in further), json.dumps(cells), *(key(earlier) for earlier in needs[name])
+            )
         return keys[name]
 
     return {page: key(name) for name, page in pages.items()}

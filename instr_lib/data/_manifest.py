@@ -138,6 +138,18 @@ def open_or_new(path: Path, n_clips: int, settings: dict, versions: dict) -> dic
     return manifest
 
 
+def is_complete(path: Path, n_clips: int, settings: dict) -> bool:
+    """Whether the folder holds exactly this dataset, whole. What is wrong with it otherwise, :func:`open_or_new` says."""
+    try:
+        manifest = read(path)
+        if manifest["n_clips"] != n_clips:
+            return False
+        _check_same(path, manifest, settings)
+        return None not in _whole_shards(path, manifest, n_clips)
+    except (DatasetError, OSError):
+        return False
+
+
 def _check_same(path: Path, manifest: dict, settings: dict):
     """Settings that only one of the two has are named first: they say most about the difference."""
     names = [name for name in {**settings, **manifest} if name not in _OTHER_KEYS]

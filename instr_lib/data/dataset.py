@@ -88,24 +88,30 @@ def generate(
         If the folder holds something else, or a dataset with other settings or more clips, or the
         disk is too small.
     InputError
-        If an argument is out of range, or more than one of the last three says how clips are played.
+        If an argument is out of range, or more than one of soundfont, variation and renderer is given.
     """
+    _check_arguments(n_clips, seed, split, n_jobs)
+    if sum(given is not None for given in (soundfont, variation, renderer)) > 1:
+        raise InputError("give a soundfont, a variation or a renderer, not both: each says how clips are played")
     path = Path(path)
+    renderer = renderer or variation or SoundfontRenderer(soundfont)
+    settings = _manifest.make_settings(int(seed), split, SHARD, renderer)
+    versions = _manifest.versions()
+    if _manifest.is_complete(path, int(n_clips), settings):
+        return ClipDataset(path, check=False)  # without a lock: several processes may open it at the same time
+    with locked_folder(path, DatasetError):
+        manifest = _manifest.open_or_new(path, int(n_clips), settings, versions)
+        _make_missing(path, manifest, settings, renderer, n_jobs, progress)
+    return ClipDataset(path, check=False)  # each shard was hashed when it was found or written
+
+
+def _check_arguments(n_clips: int, seed: int, split: str, n_jobs: int):
     for name, value, least in (("n_clips", n_clips, 1), ("seed", seed, 0)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
     _address(0, seed, split)
     if n_jobs == 0:
         raise InputError("n_jobs must be 1 or more, or -1 for one per core; not 0")
-    if sum(given is not None for given in (soundfont, variation, renderer)) > 1:
-        raise InputError("give a soundfont, a variation or a renderer, not both: the last two name their soundfonts")
-    renderer = renderer or variation or SoundfontRenderer(soundfont)
-    settings = _manifest.make_settings(int(seed), split, SHARD, renderer)
-    versions = _manifest.versions()
-    with locked_folder(path, DatasetError):
-        manifest = _manifest.open_or_new(path, int(n_clips), settings, versions)
-        _make_missing(path, manifest, settings, renderer, n_jobs, progress)
-    return ClipDataset(path, check=False)  # each shard was hashed when it was found or written
 
 
 def _make_missing(path: Path, manifest: dict, settings: dict, renderer: Renderer, n_jobs: int, progress: bool):

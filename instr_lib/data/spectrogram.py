@@ -2,8 +2,9 @@
 
 Conventions: 128 mel bands (Slaney's scale and normalisation, 0 Hz to 22 050 Hz, band 0 the lowest)
 by 431 frames (one every 512 samples, 11.6 ms, the first centred on time 0); Hann window of 2048
-samples, zeros beyond the ends. Power in dB on one fixed scale from ``FLOOR_DB`` (silence) to 0:
-no clip's maximum rescales it. librosa is the reference that the tests compare with.
+samples, zeros beyond the ends. Power is in dB on one fixed scale from ``FLOOR_DB`` (silence) to 0;
+no clip is normalised by its own maximum. A *cell* is one time-frequency bin: one band in one frame.
+The tests compare with librosa. Appendix C explains all of it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def check_audio(audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray
     """
     audio = np.asarray(audio)
     if sample_rate != SAMPLE_RATE:
-        raise AudioError(f"the sound has {sample_rate} samples a second, the network hears {SAMPLE_RATE}: resample it")
+        raise AudioError(f"the sound has {sample_rate} samples a second, networks expect {SAMPLE_RATE}: resample it")
     if audio.size == 0:
         raise AudioError(f"the sound is empty (0 samples): a clip has {CLIP_SAMPLES}")
     if audio.dtype.kind not in "fiu":
@@ -84,7 +85,7 @@ def mel_filters() -> scipy.sparse.csr_array:
     """The mel filter bank, sparse (128, 1025): 1 % of its entries are not zero.
 
     Triangles of equal area from each band's centre to its neighbours', as ``librosa.filters.mel`` has them;
-    importing librosa would cost every worker a second and 55 MB.
+    importing librosa would cost every worker process a second and 55 MB.
     """
     edges, bins = _band_edges(), np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
@@ -116,10 +117,10 @@ def mel_power(audio: np.ndarray) -> np.ndarray:
 
 def _mel_power(audio: np.ndarray) -> np.ndarray:
     if audio.ndim > 1:
-        return np.stack([_mel_power(one) for one in audio])
-    # Clips begin with rests: frames before the first one that reaches a sample other than 0 are left out.
+        return np.stack([_mel_power(clip) for clip in audio])
+    # Clips begin with silence: frames before the first one that reaches a sample other than 0 are skipped.
     first = max(0, int((audio != 0).argmax()) - N_FFT // 2) // HOP
-    parts = stft(audio, first).view(np.float32)  # real and imaginary by turns
+    parts = stft(audio, first).view(np.float32)  # real and imaginary parts alternate
     parts *= parts
     power = np.zeros((N_MELS, N_FRAMES), np.float32)
     power[:, first:] = mel_filters() @ (parts[:, ::2] + parts[:, 1::2])
@@ -127,11 +128,11 @@ def _mel_power(audio: np.ndarray) -> np.ndarray:
 
 
 def masked(audio: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A clip with each time-frequency cell turned down as a mask says, with its own phase.
+    """A clip whose cells are multiplied by a mask, with its own phase.
 
-    Each bin of the short-time Fourier transform is multiplied by the mean of the mask over the mel bands it
-    belongs to, weighted by how much; frames are put together again by weighted overlap-add (Griffin & Lim 1984,
-    doi:10.1109/TASSP.1984.1164317). A mask of ones gives the clip back.
+    Each bin of the short-time Fourier transform is multiplied by the weighted mean of the mask over the mel bands
+    that contain it; the frames are joined by weighted overlap-add (Griffin & Lim 1984,
+    doi:10.1109/TASSP.1984.1164317). A mask of ones returns the clip. Chapter 7 listens to heatmaps with it.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def masked(audio: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     audio, mask = check_audio(audio), np.asarray(mask, np.float32)
     if audio.ndim != 1:
-        raise AudioError(f"one clip at a time can be masked, not {len(audio)}")
+        raise AudioError(f"one clip at a time can be masked, not {len(audio)}: call masked for each")
     if mask.shape != (N_MELS, N_FRAMES) or not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
         raise InputError(f"a mask must have shape ({N_MELS}, {N_FRAMES}) and values within 0 and 1, not {mask.shape}")
     weights = mel_filters().T  # (1025, 128)
@@ -193,7 +194,7 @@ def quantise(db: np.ndarray) -> np.ndarray:
 
 
 def dequantise(stored: np.ndarray) -> np.ndarray:
-    """uint8 back to float32 dB, at most 0.16 dB from what :func:`quantise` was given."""
+    """uint8 back to float32 dB, at most 0.16 dB from the input of :func:`quantise`."""
     return stored * np.float32(-FLOOR_DB / 255) + np.float32(FLOOR_DB)
 
 

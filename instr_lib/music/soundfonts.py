@@ -54,7 +54,8 @@ def find_soundfont(name: str | None = None) -> Path:
     Parameters
     ----------
     name : str, optional
-        One of ``SOUNDFONTS``. ``$INSTR_SOUNDFONT`` stands in for ``"FluidR3"`` only.
+        One of ``SOUNDFONTS``. ``$INSTR_SOUNDFONT`` stands in for ``"FluidR3"`` only;
+        ``$INSTR_SOUNDFONT_PLACES``, folders separated as in PATH, are searched instead of the usual ones.
 
     Raises
     ------
@@ -66,7 +67,8 @@ def find_soundfont(name: str | None = None) -> Path:
         raise SoundfontError(f"no soundfont is called {name!r}: choose among {', '.join(SOUNDFONTS)}, or give a path")
     if name == "FluidR3" and os.environ.get("INSTR_SOUNDFONT"):
         return Path(os.environ["INSTR_SOUNDFONT"]).expanduser()
-    for place in (*_PLACES, _MINUET):
+    only = os.environ.get("INSTR_SOUNDFONT_PLACES")
+    for place in only.split(os.pathsep) if only else (*_PLACES, _MINUET):
         path = Path(place).expanduser() / SOUNDFONTS[name].file
         if path.is_file():
             return path

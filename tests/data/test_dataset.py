@@ -17,6 +17,8 @@ import torch
 
 import instr_lib as il
 from instr_lib.data import dataset, spectrogram
+from instr_lib.music import soundfonts
+from instr_lib.music.synth import fluidsynth_version
 
 
 def make(folder, n_clips, n_jobs=1, **settings) -> il.ClipDataset:
@@ -27,6 +29,17 @@ def make(folder, n_clips, n_jobs=1, **settings) -> il.ClipDataset:
 def small_shards(monkeypatch):
     """Two clips a shard. For n_jobs=1 only: worker processes read the library anew."""
     monkeypatch.setattr(dataset, "SHARD", 2)
+
+
+@pytest.fixture
+def need_fluidsynth():
+    """For tests that bring their own soundfont."""
+    try:
+        fluidsynth_version()
+    except il.SynthError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"with CI set nothing may be skipped: {error}", pytrace=False)
+        pytest.skip(str(error))
 
 
 # What is in it
@@ -111,20 +124,104 @@ def test_what_is_whole_is_kept(clips, hashes, tmp_path):
 
 def test_what_is_missing_or_altered_is_made_again(clips, hashes, tmp_path):
     folder = shutil.copytree(clips.path, tmp_path / "copy")
-    kept = (folder / "clips-00000.npy").stat().st_mtime_ns
+    first_written = (folder / "clips-00000.npy").stat().st_mtime_ns
     with open(folder / "clips-00001.npy", "r+b") as file:
         file.seek(5000)
         file.write(b"noise")
     (folder / "clips-00002.npy").unlink()
     make(folder, 120, n_jobs=2)
     assert hashes(folder) == hashes(clips.path)
-    assert (folder / "clips-00000.npy").stat().st_mtime_ns == kept
+    assert (folder / "clips-00000.npy").stat().st_mtime_ns == first_written
 
 
 def test_the_fingerprint_names_the_data(clips, small_shards, tmp_path):
     prints = [make(tmp_path / name, n, seed=seed).fingerprint for name, n, seed in (("a", 3, 0), ("b", 4, 0), ("c", 3, 1))]
     assert len({*prints, clips.fingerprint}) == 4
     assert dataset.ClipDataset(tmp_path / "a").fingerprint == prints[0]
+
+
+def test_the_clips_of_the_first_edition(need_soundfont, tmp_path):
+    """What commit eb8400d made, clips and manifest; other versions of FluidSynth or FluidR3 may sound different."""
+    ds = make(tmp_path / "clips", 200, n_jobs=2)
+    if ds.manifest["versions"] != {"fluidsynth": "2.3.1", "numpy": "2.4.6", "scipy": "1.17.1"}:
+        pytest.skip(f"made with other versions: {ds.manifest['versions']}")
+    if ds.manifest["soundfont"]["sha256"] != "74594e8f4250680adf590507a306655a299935343583256f3b722c48a1bc1cb0":
+        pytest.skip("made with another soundfont")
+    assert ds.fingerprint == "e7a5c38baa43af3e43055b30f67db34805f2f05d6e762eee8fce99ba5642c651"
+    manifest = hashlib.sha256((ds.path / "manifest.json").read_bytes()).hexdigest()
+    assert manifest == "2680bb6ff7381e8b714477b9c4068efb1526477dbb72b4cdd912650e1b9fe7eb"
+
+
+# Renderers
+
+
+@pytest.fixture
+def sine(write_sf2, tmp_path, monkeypatch):
+    """A small soundfont on a machine without any other."""
+    monkeypatch.setenv("INSTR_SOUNDFONT", str(tmp_path / "nowhere.sf2"))
+    (tmp_path / "fonts").mkdir()
+    monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path / "fonts"))
+    return write_sf2(tmp_path / "fonts" / "sine.sf2", [i.program for i in il.INSTRUMENTS])
+
+
+def test_a_soundfont_needs_no_other(need_fluidsynth, sine, tmp_path):
+    with pytest.raises(il.SoundfontError, match="nowhere"):
+        make(tmp_path / "none", 2)
+    assert not (tmp_path / "none").exists()
+    ds = make(tmp_path / "clips", 2, soundfont=sine)
+    assert ds.manifest["soundfont"]["name"] == "sine.sf2" and ds.mels().max() > -60
+
+
+def test_a_variation_needs_only_its_own_soundfonts(need_fluidsynth, sine, tmp_path):
+    sine.rename(sine.with_name(soundfonts.SOUNDFONTS["OPL3"].file))
+    ds = make(tmp_path / "clips", 2, variation=il.DomainRandomisation(("OPL3",), levels=True))
+    assert ds.manifest["soundfont"]["name"] == "OPL3" and ds.mels().max() > -60
+    assert ds.plan(1).fonts.keys() == {*ds.score(1).instruments}
+    with pytest.raises(il.SoundfontError, match=r"minuet-data"):
+        make(tmp_path / "none", 2, variation=il.DomainRandomisation(("OPL3", "GeneralUser")))
+    assert not (tmp_path / "none").exists()
+
+
+class Beeps:
+    """A renderer of one's own: a sine for each note, at the pitch of the clip's index."""
+
+    def settings(self):
+        return {"soundfont": {"name": "sine", "sha256": ""}, "shape": "sine"}
+
+    def render(self, score, address):
+        seed, split, index = address
+        return np.sin(2 * np.pi * 110 * (1 + seed + split + index) * np.arange(220_500) / 44_100).astype(np.float32)
+
+
+def test_any_renderer_will_do(need_fluidsynth, tmp_path):
+    ds = make(tmp_path / "clips", 3, renderer=Beeps(), split="test")
+    assert ds.manifest["shape"] == "sine" and ds.plan(0) is None and ds.score(2) == il.clip_score(2, split="test")
+    assert np.array_equal(ds.mels([2])[0], dequantised(Beeps().render(None, (0, 1, 2))))
+    with pytest.raises(il.DatasetError, match="was made with shape = 'sine', not None"):
+        make(tmp_path / "clips", 3, soundfont=None, split="test")
+
+
+def dequantised(sound):
+    return spectrogram.dequantise(spectrogram.quantise(il.log_mel(sound)))
+
+
+def test_one_thing_says_how_clips_are_played(tmp_path):
+    for settings in (
+        {"soundfont": "x.sf2", "variation": il.DomainRandomisation()},
+        {"soundfont": "x.sf2", "renderer": Beeps()},
+        {"variation": il.DomainRandomisation(), "renderer": Beeps()},
+    ):
+        with pytest.raises(il.InputError, match="not both"):
+            make(tmp_path / "clips", 2, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"soundfont": {}, "seed": 3}, {"soundfont": {}, "shards": []}])
+def test_settings_that_do_not_fit_are_refused(settings, tmp_path):
+    renderer = Beeps()
+    renderer.settings = lambda: settings
+    with pytest.raises(il.InputError, match="must name its soundfont and none of seed, split"):
+        make(tmp_path / "clips", 2, renderer=renderer)
+    assert not (tmp_path / "clips").exists()
 
 
 # Killed and started again
@@ -244,14 +341,14 @@ def test_workers_that_outlive_their_killed_parent_change_nothing(start, clips, h
     process = start(folder)
     wait_for(folder, "clips-*.npy")
     workers = process.children(recursive=True)
-    for one in workers:
-        one.suspend()
+    for worker in workers:
+        worker.suspend()
     process.kill()
     process.wait()
     make(folder, 120, n_jobs=2)
     assert hashes(folder) == hashes(clips.path)
-    for one in workers:
-        one.resume()
+    for worker in workers:
+        worker.resume()
     busy, before = cpu_seconds(workers), -1.0
     while busy > before:  # they end, or wait for work that never comes
         time.sleep(0.3)

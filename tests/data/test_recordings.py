@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -47,16 +48,26 @@ def test_any_usual_file_becomes_windows_at_one_level(tmp_path, ending, rate):
     assert abs(spectrum.argmax() / 5 - 440) < 1  # neither faster nor slower
 
 
+@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("samples", [1, 1000, 100_001])
+def test_resampling_is_librosas(rate, samples):
+    audio = np.random.default_rng(rate).normal(0, 0.1, samples).astype(np.float32)
+    resampled = recordings.resample(audio, rate)
+    reference = librosa.resample(audio, orig_sr=rate, target_sr=RATE)
+    assert (resampled.shape, resampled.dtype) == (reference.shape, np.float32)
+    assert np.abs(resampled - reference).max() < 1e-6
+
+
 def test_channels_are_averaged(tmp_path):
     left = tone(5, channels=2)
     left[:, 1] = 0
     for name, sound in (("left", left), ("both", tone(5))):
         soundfile.write(tmp_path / f"{name}.wav", sound, RATE, subtype="FLOAT")
-    one, other = (recordings.load_recording(tmp_path / f"{name}.wav").audio for name in ("left", "both"))
-    assert np.allclose(one, other, atol=1e-6)
+    left_only, both = (recordings.load_recording(tmp_path / f"{name}.wav").audio for name in ("left", "both"))
+    assert np.allclose(left_only, both, atol=1e-6)
 
 
-def test_levelling_does_not_depend_on_how_loud_the_file_is(tmp_path):
+def test_the_level_does_not_depend_on_how_loud_the_file_is(tmp_path):
     for name, size in (("loud", 0.9), ("quiet", 0.009)):
         soundfile.write(tmp_path / f"{name}.wav", tone(6, size=size), RATE, subtype="FLOAT")
     loud, quiet = (recordings.load_recording(tmp_path / f"{name}.wav").audio for name in ("loud", "quiet"))
@@ -73,20 +84,22 @@ def test_midi_is_played_whole_with_all_its_instruments(need_soundfont, tmp_path)
     assert 20 < len(chorale.audio) / RATE < 21
 
 
-def test_listen_asks_about_each_window(need_soundfont, tmp_path):
+def test_each_window_is_predicted(need_soundfont, tmp_path):
     model = il.load_model("compact")
     clips = [need_soundfont.render(il.clip_score(i, split="test")) for i in range(3)]
     soundfile.write(tmp_path / "three.wav", np.concatenate(clips), RATE, subtype="FLOAT")
-    heard = evaluation.predict_windows(model, recordings.load_recording(tmp_path / "three.wav"))
-    assert heard.probabilities.shape == (3, 12) and heard.starts.tolist() == [0, 5, 10]
-    for i, said in enumerate(heard.probabilities > 0.5):
-        assert tuple(np.flatnonzero(said)) == il.clip_score(i, split="test").instruments
+    predictions = evaluation.predict_windows(model, recordings.load_recording(tmp_path / "three.wav"))
+    assert predictions.probabilities.shape == (3, 12) and predictions.starts.tolist() == [0, 5, 10]
+    for i, predicted in enumerate(predictions.probabilities > 0.5):
+        assert tuple(np.flatnonzero(predicted)) == il.clip_score(i, split="test").instruments
 
 
-def test_of_silence_nothing_is_said(tmp_path):
+def test_in_silence_no_instrument_is_predicted(tmp_path):
     soundfile.write(tmp_path / "gap.wav", np.concatenate([tone(5), np.zeros((5 * RATE, 1)), tone(2)]), RATE)
-    heard = evaluation.predict_windows(il.load_model("compact"), recordings.load_recording(tmp_path / "gap.wav"))
-    assert not heard.probabilities[1].any() and heard.probabilities[0].any() and heard.probabilities[2].any()
+    predictions = evaluation.predict_windows(il.load_model("compact"), recordings.load_recording(tmp_path / "gap.wav"))
+    assert (
+        not predictions.probabilities[1].any() and predictions.probabilities[0].any() and predictions.probabilities[2].any()
+    )
 
 
 # Bad input: (what the sentence must say, how to make the file)
@@ -260,8 +273,8 @@ def test_the_panel_shows_a_recording_and_says_what_is_wrong_with_another():
 def test_timeline_says_in_words_what_it_shows():
     probabilities = np.zeros((4, 12), np.float32)
     probabilities[:2, 9] = 0.9
-    heard = evaluation.WindowPredictions(np.arange(4) * 5.0, np.zeros((4, 128, 431), np.float32), probabilities)
-    text = pages.timeline(heard)
+    predictions = evaluation.WindowPredictions(np.arange(4) * 5.0, np.zeros((4, 128, 431), np.float32), probabilities)
+    text = pages.timeline(predictions)
     assert "Violin in 50%" in text and text.count("ex-column") == 4 and "0:00: Violin 90%" in text
     assert "0:10: none of the twelve" in text
 

@@ -24,19 +24,19 @@ def by_librosa(audio: np.ndarray) -> np.ndarray:
 
 def test_equals_librosa_above_the_floor(tones):
     for audio in (noise(), *tones):
-        ours, theirs = il.log_mel(audio), by_librosa(audio)
-        assert (ours.shape, ours.dtype) == ((128, 431), np.float32)
-        within = (theirs > -80) & (theirs < 0)
+        mel, reference = il.log_mel(audio), by_librosa(audio)
+        assert (mel.shape, mel.dtype) == ((128, 431), np.float32)
+        within = (reference > -80) & (reference < 0)
         assert within.sum() > 2000
-        assert np.abs(ours - theirs)[within].max() < 0.01
-        assert np.all(ours[theirs <= -80.01] == -80)
-        assert np.all(ours[theirs >= 0.01] == 0)
+        assert np.abs(mel - reference)[within].max() < 0.01
+        assert np.all(mel[reference <= -80.01] == -80)
+        assert np.all(mel[reference >= 0.01] == 0)
 
 
 def test_equals_librosa_on_a_rendered_clip(synth):
     audio = synth.render(il.random_score(np.random.default_rng(0), 4))
-    theirs = np.clip(by_librosa(audio), -80, 0)
-    assert np.abs(il.log_mel(audio) - theirs).max() < 0.01
+    reference = np.clip(by_librosa(audio), -80, 0)
+    assert np.abs(il.log_mel(audio) - reference).max() < 0.01
 
 
 def test_silence_is_the_floor():
@@ -51,7 +51,7 @@ def test_the_scale_is_fixed(tones):
 
 
 def test_several_clips_at_once(tones):
-    assert np.array_equal(il.log_mel(tones), np.stack([il.log_mel(one) for one in tones]))
+    assert np.array_equal(il.log_mel(tones), np.stack([il.log_mel(tone) for tone in tones]))
 
 
 def test_float64_and_lists_are_welcome(tones):

@@ -1,4 +1,4 @@
-"""Relevance: worked out on paper, computed again slowly from the definitions, and by zennit-crp directly."""
+"""Relevance: worked out on paper, computed slowly from the definitions, and by zennit-crp directly."""
 
 import copy
 
@@ -21,7 +21,8 @@ from zennit.types import Convolution
 
 import instr_lib as il
 from instr_lib.explain import concepts
-from instr_lib.explain.lrp import Trace, can_trace
+from instr_lib.explain.attribution import ClipTrace
+from instr_lib.explain.lrp import Composite, Trace, can_trace
 from instr_lib.networks.models import MeanMaxPool, Preprocess
 
 COMPOSITES = {
@@ -45,7 +46,7 @@ all_composites = pytest.mark.parametrize("composite", COMPOSITES)
 
 
 class Network(nn.Module):
-    """Any layers behind the front that makes 0 … 1 of -80 … 0 dB."""
+    """Any layers after the preprocessing that makes 0 … 1 of -80 … 0 dB."""
 
     def __init__(self, *layers: nn.Module):
         super().__init__()
@@ -56,18 +57,18 @@ class Network(nn.Module):
         return self.layers(self.preprocess(mels))
 
 
-def close(one: np.ndarray, other: np.ndarray, tolerance: float = 1e-5) -> bool:
+def close(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-5) -> bool:
     """Equal to within this part of the largest relevance."""
-    return one.shape == other.shape and np.abs(one - other).max() <= tolerance * np.abs(other).max()
+    return a.shape == b.shape and np.abs(a - b).max() <= tolerance * np.abs(b).max()
 
 
-def alike(one: np.ndarray, other: np.ndarray, cells: float = 0.99) -> bool:
+def nearly_equal(a: np.ndarray, b: np.ndarray, cells: float = 0.99) -> bool:
     """Equal in nearly all cells, and in nearly all of the relevance.
 
-    Of 100 000 windows to pool, a few have two winners that differ by less than float32 can tell; another order
-    of summation then sends their relevance to a cell next door.
+    Of 100 000 pooling windows, a few have two maxima that are equal in float32; another order of summation then sends
+    their relevance to a neighbouring cell.
     """
-    error, size = np.abs(one - other), np.abs(other)
+    error, size = np.abs(a - b), np.abs(b)
     return (error <= 1e-5 * size.max()).mean() > cells and error.sum() < 0.002 * size.sum()
 
 
@@ -165,7 +166,7 @@ def test_epsilon_plus_flat_on_paper(paper_network, paper_mel):
     assert np.allclose(heat, expected, rtol=1e-5, atol=0)
 
 
-def test_a_module_without_a_front_gets_decibels(paper_network, paper_mel):
+def test_a_module_without_preprocess_gets_decibels(paper_network, paper_mel):
     """And so silence is not 0 for it: the same layers see -80, not 0."""
     heat = il.relevance(paper_network.layers, paper_mel, [0], composite="epsilon_plus_flat")
     direct = by_crp(paper_network.layers, torch.from_numpy(paper_mel)[:, None], [0], "epsilon_plus_flat")
@@ -181,15 +182,15 @@ def test_a_module_without_a_front_gets_decibels(paper_network, paper_mel):
         ("epsilon", (32 + 16, -12 + 16, 0)),  # 36 as 8 : -3 : 4, 24 as 4 : 4 : -2
         ("z+", (24 + 12, 0 + 12, 0)),  # 36 as 8 : 0 : 4, 24 as 4 : 4
         ("gamma", (30 + 15, -9 + 15, 0)),  # 36 as 10 : -3 : 5, 24 as 5 : 5 : -2
-        ("epsilon_alpha2_beta1", (48 + 24, -36 + 24, 0)),  # twice z+, less 36 to the -3 alone, less 24 to the bias alone
+        ("alpha2_beta1", (48 + 24, -36 + 24, 0)),  # twice z+, less 36 to the -3 alone, less 24 to the bias alone
         ("flat", (12 + 8, 12 + 8, 12 + 8)),
     ],
 )
 def test_every_rule_at_a_layer_on_paper(rule, expected):
     layer = nn.Conv2d(1, 2, (1, 3))
     layer.weight.data[:, 0, 0], layer.bias.data[:] = torch.tensor([[4.0, -3, 5], [2, 4, 1]]), torch.tensor([4.0, -2])
-    trace = Trace(nn.Sequential(layer), torch.tensor([[[[2.0, 1, 0]]]]), ((rule,), "epsilon"))
-    assert trace.back(torch.tensor([[[[36.0]], [[24.0]]]])).flatten().tolist() == pytest.approx(expected, abs=1e-4)
+    trace = Trace(nn.Sequential(layer), torch.tensor([[[[2.0, 1, 0]]]]), Composite((rule,)))
+    assert trace.backward(torch.tensor([[[[36.0]], [[24.0]]]])).flatten().tolist() == pytest.approx(expected, abs=1e-4)
 
 
 # Slowly, from the definitions, in float64
@@ -237,7 +238,7 @@ def explain(layers, x: np.ndarray, target: int, composite: str, through=None) ->
 
     ``through``: a convolution and one of its channels; all that comes through its others is left out.
     """
-    way, layers = [], list(layers)
+    steps, layers = [], list(layers)
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         weight = bias = None
         before = x
@@ -263,11 +264,11 @@ def explain(layers, x: np.ndarray, target: int, composite: str, through=None) ->
             x = layer.weight.double().detach().numpy() @ x + layer.bias.double().detach().numpy()
         else:
             assert isinstance(layer, (nn.BatchNorm2d, nn.Dropout))
-        way.append((layer, before, weight, bias))
+        steps.append((layer, before, weight, bias))
 
     relevance = np.zeros_like(x)
     relevance[target] = x[target]
-    for layer, x, weight, bias in reversed(way):
+    for layer, x, weight, bias in reversed(steps):
         if through and layer is through[0]:
             relevance[np.arange(len(relevance)) != through[1]] = 0
         if isinstance(layer, nn.Linear):  # epsilon rule
@@ -311,8 +312,8 @@ def small_network(random_network) -> Network:
 def test_equals_a_slow_implementation_of_the_rules(small_network, mels, composite):
     expected = [explain(small_network.layers, (mel[None] + 80.0) / 80, c, composite)[0] for mel in mels for c in range(5)]
     heat = il.relevance(small_network, np.repeat(mels, 5, axis=0), list(range(5)) * 3, composite=composite)
-    assert all(alike(one, other, 0.999) for one, other in zip(heat, expected, strict=True))
-    assert not any(close(one, other, 0.1) for i, one in enumerate(expected) for other in expected[:i])
+    assert all(nearly_equal(a, b, 0.999) for a, b in zip(heat, expected, strict=True))
+    assert not any(close(a, b, 0.1) for i, a in enumerate(expected) for b in expected[:i])
 
 
 @both_composites
@@ -320,7 +321,7 @@ def test_equals_the_slow_implementation_on_the_compact_network(random_network, m
     network = random_network(il.CompactCNN)
     expected = explain(network.layers, (mels[1][None] + 80.0) / 80, 3, composite)[0]
     heat = il.relevance(network, mels[1:2], [3], composite=composite)[0]
-    assert alike(heat, expected)
+    assert nearly_equal(heat, expected)
 
 
 @both_composites
@@ -381,20 +382,26 @@ def test_rules_can_be_named_layer_by_layer(random_network):
     network, mels = random_network(il.CompactCNN), np.random.default_rng(0).uniform(-70, -10, (1, 128, 431))
     by_name, by_rules = (
         il.relevance(network, mels, [3], composite)
-        for composite in ("epsilon_plus_alpha2_beta1", (("z+", "z+", "epsilon_alpha2_beta1"), "epsilon"))
+        for composite in ("epsilon_plus_alpha2_beta1", Composite(("z+", "z+", "alpha2_beta1"), "epsilon"))
     )
     assert np.array_equal(by_name, by_rules)
     with pytest.raises(il.InputError, match="explained by zennit"):
-        il.relevance(nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(128 * 431, 12)), mels, [3], (("z+",), "epsilon"))
+        il.relevance(nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(128 * 431, 12)), mels, [3], Composite(("z+",)))
+
+
+@pytest.mark.parametrize("convolutions, linear", [((), "epsilon"), (("z++",), "epsilon"), (("z+",), "flat"), (("z+",), "")])
+def test_composites_of_unknown_rules_are_refused(convolutions, linear):
+    with pytest.raises(il.InputError, match=r"epsilon, z\+, gamma, alpha2_beta1, flat"):
+        Composite(convolutions, linear)
 
 
 def interpolation(cells: int, pixels: int) -> np.ndarray:
-    """Weights of bilinear enlarging (pixels, cells): each pixel lies between two cells, in proportion to nearness."""
+    """Weights of bilinear resizing (pixels, cells): each pixel lies between two cells, in proportion to nearness."""
     weights = np.zeros((pixels, cells))
     for pixel in range(pixels):
-        place = np.clip((pixel + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-        low = min(int(place), cells - 2)
-        weights[pixel, low : low + 2] = 1 - (place - low), place - low
+        position = np.clip((pixel + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+        low = min(int(position), cells - 2)
+        weights[pixel, low : low + 2] = 1 - (position - low), position - low
     return weights
 
 
@@ -403,20 +410,88 @@ def original(random_network) -> il.OriginalCNN:
     return random_network(il.OriginalCNN)
 
 
-def test_a_network_that_zennit_must_explain_gets_the_same_rules(random_network, monkeypatch):
-    """The way through zennit that is taken for unknown layers, on a network that both ways can explain."""
-    network = random_network(il.CompactCNN).double()
-    mels, classes = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)), [3, 7]
-    ours = il.relevance(network, mels, classes, composite="epsilon_plus_alpha2_beta1")
-    monkeypatch.setattr("instr_lib.explain.lrp.can_trace", lambda layers: False)
-    assert close(
-        il.relevance(network, mels, classes, composite="epsilon_plus_alpha2_beta1"), ours, 2e-4
-    )  # zennit's BatchNorm
+@all_composites
+@pytest.mark.parametrize("kind", [il.CompactCNN, il.OriginalCNN])
+def test_zennit_equals_the_fast_engine(kind, random_network, composite, monkeypatch):
+    """In float64; so the fast one is only an optimisation, and "auto" may take it."""
+    network = random_network(kind).double()
+    mels = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32)
+    by_engine = {e: il.relevance(network, mels, [3, 7], composite, engine=e) for e in ("auto", "fast", "zennit")}
+    assert close(by_engine["zennit"], by_engine["fast"])
+    assert np.array_equal(by_engine["auto"], by_engine["fast"])
+    monkeypatch.setattr("instr_lib.explain.lrp.Trace", None)  # zennit does without
+    assert np.array_equal(il.relevance(network, mels[:1], [3], composite, engine="zennit"), by_engine["zennit"][:1])
+
+
+def unknown(name: str) -> tuple[nn.Module, str]:
+    """A network with something that the fast engine does not know, and how its message names it."""
+    convolution, linear = nn.Conv2d(1, 2, 3), nn.Linear(2 * 126 * 429, 12)
+    return {
+        "activation": (nn.Sequential(convolution, nn.GELU(), nn.Flatten(), linear), r"1: GELU\(approximate='none'\)"),
+        "two of them": (
+            nn.Sequential(convolution, nn.GELU(), nn.AvgPool2d(1), nn.Flatten(), linear),
+            "1: GELU.*2: AvgPool2d",
+        ),
+        "stride": (
+            nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 63 * 215, 12)),
+            "0: Conv2d.*stride=\\(2, 2\\)",
+        ),
+        "norm without a convolution": (
+            nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(128 * 431, 12)),
+            "0: BatchNorm2d",
+        ),
+        "negative input of a convolution": (
+            nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), linear),
+            "1: Conv2d.*without a ReLU",
+        ),
+        "no linear layer": (nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten()), "AdaptiveAvgPool2d"),
+        "last layer": (nn.Sequential(convolution, nn.ReLU(), nn.Flatten()), r"2: Flatten.*as the last layer"),
+        "no layers": (nn.Sequential(), "Sequential instead"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["activation", "two of them", "stride", "norm without a convolution", "negative input of a convolution", "last layer"],
+)
+def test_the_fast_engine_names_the_layers_that_it_does_not_know(name, mels):
+    layers, message = unknown(name)
+    network = Network(*layers)
+    assert not can_trace(network.layers)
+    with pytest.raises(il.InputError, match=message) as refused:
+        il.relevance(network, mels[:1], [3], engine="fast")
+    assert "engine='zennit'" in str(refused.value)
+    with pytest.raises(il.InputError, match=message):
+        ClipTrace(network, mels[:1])
+
+
+@pytest.mark.parametrize("name", ["no linear layer", "no layers"])
+def test_what_is_no_classifier_cannot_be_traced(name):
+    assert not can_trace(unknown(name)[0])
+
+
+def test_the_fast_engine_refuses_negative_input(paper_network, paper_mel):
+    with pytest.raises(il.InputError, match="negative where it is silent"):
+        il.relevance(paper_network.layers, paper_mel, [0], engine="fast")
+
+
+def test_unknown_engines_are_refused(paper_network, paper_mel):
+    with pytest.raises(il.InputError, match="'auto', 'fast' or 'zennit', not 'slow'"):
+        il.relevance(paper_network, paper_mel, [0], engine="slow")
+
+
+def test_a_layer_used_twice_takes_part_twice(random_network):
+    """PyTorch lists such a layer once."""
+    relu = nn.ReLU()
+    parts = nn.Conv2d(1, 3, 3), nn.MaxPool2d(8), nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4 * 3 * 12, 5)
+    twice, once = ((*parts[:2], a, *parts[2:4], b, *parts[4:]) for a, b in ((relu, relu), (nn.ReLU(), nn.ReLU())))
+    mels = np.random.default_rng(0).uniform(-70, -10, (1, 128, 431)).astype(np.float32)
+    assert np.array_equal(*(il.relevance(Network(*layers), mels, [3], engine="fast") for layers in (twice, once)))
 
 
 @both_composites
-def test_original_equals_zennit_crp_on_the_enlarged_picture(original, composite):
-    """Pixels hand their relevance down to the cells by what each cell put in; silent pixels by nearness alone."""
+def test_original_equals_zennit_crp_on_the_resized_spectrogram(original, composite):
+    """Pixels distribute their relevance to cells by what each contributes; silent pixels by nearness alone."""
     mels = np.random.default_rng(0).uniform(-70, -10, (2, 128, 431)).astype(np.float32)
     mels[:, 50:56, 200:206] = -80  # more silence would have more windows with several winners
     normalise, classes = (mels[:2].astype(float) + 80) / 80, [4, 9]
@@ -431,13 +506,13 @@ def test_original_equals_zennit_crp_on_the_enlarged_picture(original, composite)
     by_weight = rows.T @ np.where(sounds, 0, heat) @ columns
     found = il.relevance(original, mels[:2], classes, composite=composite)
     assert close(found, by_input + by_weight, 1e-6)
-    # Nothing is lost or added between the picture and the cells.
+    # Nothing is lost or added between pixels and cells.
     assert np.allclose(found.sum(axis=(1, 2), dtype=float), heat.sum(axis=(1, 2)), rtol=1e-4)
     assert by_weight.any() == (composite == "epsilon_plus_flat")
 
 
 def test_networks_with_other_layers_are_left_to_zennit(mels):
-    """A layer that `il.lrp` does not know, or weights that need their own rule: what zennit-crp says is passed on."""
+    """Layers that the fast engine does not know: the heatmap is zennit-crp's."""
     torch.manual_seed(0)
     network = Network(
         *(nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3, eps=0), nn.ReLU(), nn.AvgPool2d(8)),
@@ -449,13 +524,13 @@ def test_networks_with_other_layers_are_left_to_zennit(mels):
 
 
 def test_negative_input_is_left_to_zennit(paper_network, paper_mel):
-    """Decibels, without a front, are negative: the z+ rule has another term for such inputs."""
+    """Decibels, without preprocessing, are negative: the z+ rule has another term for such inputs."""
     expected = by_crp(paper_network.layers, torch.from_numpy(paper_mel)[:, None], [0], "epsilon_plus")[:, 0]
     assert can_trace(paper_network.layers)
     assert close(il.relevance(paper_network.layers, paper_mel, [0]), expected)
 
 
-# What it is asked for
+# Arguments
 
 
 @pytest.mark.parametrize("kind", [il.CompactCNN, il.OriginalCNN])
@@ -463,8 +538,8 @@ def test_all_classes_in_one_call_equal_one_by_one(kind, random_network, mels):
     network = random_network(kind)
     together = il.relevance(network, mels[:1], range(12))
     assert (together.shape, together.dtype) == ((12, 128, 431), np.float32)
-    for c in range(0, 12, 1 if kind is il.CompactCNN else 5):  # the other takes its time
-        assert alike(together[c], il.relevance(network, mels[:1], [c])[0])
+    for c in range(0, 12, 1 if kind is il.CompactCNN else 5):  # the other one is slow
+        assert nearly_equal(together[c], il.relevance(network, mels[:1], [c])[0])
     assert not close(together[0], together[1], 0.1)
 
 
@@ -472,10 +547,10 @@ def test_batches_do_not_matter(small_network, mels):
     many, classes = np.concatenate([mels, mels[::-1], mels]), [0, 1, 2, 3, 4, 0, 1, 2, 3]
     whole = il.relevance(small_network, many, classes)
     for batch_size in (1, 2, 100):
-        assert alike(il.relevance(small_network, many, classes, batch_size=batch_size), whole)
+        assert nearly_equal(il.relevance(small_network, many, classes, batch_size=batch_size), whole)
 
 
-def test_nothing_in_nothing_out(small_network):
+def test_no_clips_give_no_heatmaps(small_network):
     assert il.relevance(small_network, np.empty((0, 128, 431), np.float32), []).shape == (0, 128, 431)
 
 
@@ -495,7 +570,7 @@ def test_names_are_classes(random_network, mels):
     assert np.array_equal(il.relevance(network, mels, ["Acoustic Grand Piano", "trumpet", 9]), expected)
     assert np.array_equal(il.relevance(network, mels, np.array([0, 6, 9])), expected)
     for trumpet in ("Trumpet", 6):
-        assert alike(il.relevance(network, mels[1:2], trumpet), expected[1:2])
+        assert nearly_equal(il.relevance(network, mels[1:2], trumpet), expected[1:2])
 
 
 def test_one_numpy_integer_is_a_class(small_network, mels):
@@ -515,11 +590,11 @@ def test_works_where_gradients_are_off(small_network, mels):
         assert np.array_equal(il.relevance(small_network, mels[:1], [0]), expected)
 
 
-# The model is left as found
+# The model is left unchanged
 
 
-def traces(model: nn.Module) -> dict:
-    """All that someone could have changed or left behind on a model."""
+def state_of(model: nn.Module) -> dict:
+    """Everything that could have been changed or left behind on a model."""
     hooks = [name for name in vars(nn.Module()) if name.endswith("hooks")]
     assert len(hooks) >= 4
     return {
@@ -534,8 +609,8 @@ def traces(model: nn.Module) -> dict:
 
 
 @pytest.fixture
-def found(random_network) -> Network:
-    """A network in the middle of someone's work: in training mode, a layer frozen, with gradients and a hook."""
+def busy_network(random_network) -> Network:
+    """A network in the middle of training: in training mode, a layer frozen, with gradients and a hook."""
     network = random_network(
         lambda: Network(
             *(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.MaxPool2d(16), nn.ReLU()),
@@ -551,10 +626,10 @@ def found(random_network) -> Network:
 
 
 @both_composites
-def test_model_is_left_as_found(found, mels, composite):
-    before = traces(found)
-    il.relevance(found, mels, [0, 1, 2], composite=composite)
-    assert traces(found) == before
+def test_model_is_left_as_found(busy_network, mels, composite):
+    before = state_of(busy_network)
+    il.relevance(busy_network, mels, [0, 1, 2], composite=composite)
+    assert state_of(busy_network) == before
 
 
 class FailsAt(nn.ReLU):
@@ -574,18 +649,18 @@ class FailsAt(nn.ReLU):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_model_is_left_as_found_when_a_layer_fails(found, mels, error):
-    """At the second batch, when the first has already gone through all hooks and back."""
-    found.layers[6] = FailsAt(2, error)
-    before = traces(found)
+def test_model_is_left_as_found_when_a_layer_fails(busy_network, mels, error):
+    """At the second batch, when the first has already passed all hooks."""
+    busy_network.layers[6] = FailsAt(2, error)
+    before = state_of(busy_network)
     with pytest.raises(error, match="on purpose"):
-        il.relevance(found, mels, [0, 1, 2], batch_size=1)
+        il.relevance(busy_network, mels, [0, 1, 2], batch_size=1)
     assert FailsAt.calls == 2
-    assert traces(found) == before
+    assert state_of(busy_network) == before
 
 
-def test_model_is_left_as_found_when_the_way_back_fails(found, mels):
-    """A convolution is called again for its rule, on the way back; there it fails, with all hooks in place."""
+def test_model_is_left_as_found_when_the_backward_pass_fails(busy_network, mels):
+    """A convolution is called again for its rule, in the backward pass; there it fails, with all hooks in place."""
 
     class Fails(nn.Conv2d):
         calls = 0
@@ -596,25 +671,25 @@ def test_model_is_left_as_found_when_the_way_back_fails(found, mels):
                 raise RuntimeError("on purpose")
             return super().forward(x)
 
-    found.layers[4] = Fails(3, 2, 3)
-    before = traces(found)
+    busy_network.layers[4] = Fails(3, 2, 3)
+    before = state_of(busy_network)
     with pytest.raises(RuntimeError, match="on purpose"):
-        il.relevance(found, mels, [0, 1, 2])
+        il.relevance(busy_network, mels, [0, 1, 2])
     assert Fails.calls == 2
-    assert traces(found) == before
+    assert state_of(busy_network) == before
 
 
-def test_model_is_left_as_found_when_it_has_no_such_output(found, mels):
+def test_model_is_left_as_found_when_it_has_no_such_output(busy_network, mels):
     """Twelve instruments, but a network of four outputs: a student's experiment gone wrong."""
-    before = traces(found)
+    before = state_of(busy_network)
     with pytest.raises(il.InputError, match="4"):
-        il.relevance(found, mels, [0, 1, 11])
-    assert traces(found) == before
+        il.relevance(busy_network, mels, [0, 1, 11])
+    assert state_of(busy_network) == before
 
 
-def test_the_model_still_learns_afterwards(found, mels):
-    il.relevance(found, mels, [0, 1, 2])
-    found.zero_grad()
-    found(torch.from_numpy(mels)[:, None]).sum().backward()
-    assert found.layers[0].weight.grad is None  # it was frozen
-    assert found.layers[4].weight.grad.abs().sum() > 0
+def test_the_model_still_learns_afterwards(busy_network, mels):
+    il.relevance(busy_network, mels, [0, 1, 2])
+    busy_network.zero_grad()
+    busy_network(torch.from_numpy(mels)[:, None]).sum().backward()
+    assert busy_network.layers[0].weight.grad is None  # it was frozen
+    assert busy_network.layers[4].weight.grad.abs().sum() > 0

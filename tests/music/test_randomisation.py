@@ -1,13 +1,17 @@
-"""Varied clips: a pure function of their settings, never a clue to the instrument; and augmentation of spectrograms."""
+"""Domain randomisation: clips are a pure function of its settings, and nothing in them is a clue to the instrument."""
+
+import hashlib
+import json
+import os
+import pickle
 
 import numpy as np
 import pytest
-import torch
 
 import instr_lib as il
-from instr_lib.data import dataset, spectrogram
+from instr_lib.data import spectrogram
 from instr_lib.music import randomisation, soundfonts
-from instr_lib.music.randomisation import DomainRandomisation, render, render_stems, sample_plan
+from instr_lib.music.randomisation import DomainRandomisation, render, render_stems
 
 EVERYTHING = dict(registers=True, levels=True, overrides=True, related_programs=True, reverb=True)
 
@@ -15,41 +19,46 @@ EVERYTHING = dict(registers=True, levels=True, overrides=True, related_programs=
 @pytest.fixture(scope="module")
 def fonts(need_soundfont) -> tuple[str, ...]:
     """The soundfonts that are installed: with CI set, all of them."""
-    import os
-
-    found = []
+    names = []
     for name in soundfonts.SOUNDFONTS:
         try:
             soundfonts.find_soundfont(name)
-            found.append(name)
+            names.append(name)
         except il.SoundfontError as error:
             if os.environ.get("CI"):
                 pytest.fail(f"with CI set nothing may be skipped: {error}", pytrace=False)
-    return tuple(found)
+    return tuple(names)
 
 
-def lots(n, **settings):
-    return [dataset.clip_plan(DomainRandomisation(**settings), i) for i in range(n)]
+def clip_plan(variation, index):
+    return variation.sample_plan(il.clip_score(index), (0, 0, index))
+
+
+def plans(n, **settings):
+    return [clip_plan(DomainRandomisation(**settings), i) for i in range(n)]
 
 
 def test_nothing_switched_on_is_the_plain_clip(need_soundfont):
     for index in range(5):
         score = il.clip_score(index)
-        plan = sample_plan(score, DomainRandomisation(), (0, 0, index))
+        plan = clip_plan(DomainRandomisation(), index)
         assert plan.score == score and plan.reverb is None
         assert np.array_equal(render(plan), need_soundfont.render(score))
 
 
 def test_same_bytes_for_any_number_of_workers_and_after_an_interruption(fonts, tmp_path, hashes):
     varied = DomainRandomisation(fonts[:4], **EVERYTHING)
-    make = lambda folder, jobs, n=120: il.generate(folder, n, n_jobs=jobs, variation=varied, progress=False)  # noqa: E731
+
+    def make(folder, jobs, n=120):
+        return il.generate(folder, n, n_jobs=jobs, variation=varied, progress=False)
+
     one = make(tmp_path / "one", 1)
     make(tmp_path / "two", 2, 60)  # a part, and then the rest
     two = make(tmp_path / "two", 2)
     assert one.fingerprint == two.fingerprint and hashes(one.path) == hashes(two.path)
-    again = render(dataset.clip_plan(varied, 77))
+    again = render(clip_plan(varied, 77))
     assert np.array_equal(one.stored([77])[0], spectrogram.quantise(il.log_mel(again)))
-    assert one.plan(77).score == one.score(77) == dataset.clip_plan(varied, 77).score
+    assert one.plan(77).score == one.score(77) == clip_plan(varied, 77).score
     assert tuple(np.flatnonzero(one.labels[77])) == one.score(77).instruments
 
 
@@ -67,16 +76,16 @@ def test_a_folder_of_another_variation_is_refused(need_soundfont, tmp_path):
         )
 
 
-def test_stems_add_up_to_the_mix_in_any_room(need_soundfont):
-    for plan in lots(12, **EVERYTHING):
+def test_stems_add_up_to_the_mix_with_any_reverberation(need_soundfont):
+    for plan in plans(12, **EVERYTHING):
         stems, mix = render_stems(plan), render(plan)
         assert stems.shape == (len(plan.score.instruments), 220_500)
         assert np.abs(stems.sum(0) - mix).max() < 1e-5
-    assert any(plan.reverb is not None for plan in lots(12, **EVERYTHING))
+    assert any(plan.reverb is not None for plan in plans(12, **EVERYTHING))
 
 
-def test_switches_change_only_what_they_say():
-    plain, levels, both = lots(30), lots(30, levels=True), lots(30, levels=True, registers=True)
+def test_settings_change_only_what_they_name():
+    plain, levels, both = plans(30), plans(30, levels=True), plans(30, levels=True, registers=True)
     for a, b, c in zip(plain, levels, both, strict=True):
         assert [n[:2] + n[3:] for n in a.score.notes] == [n[:2] + n[3:] for n in b.score.notes]  # but for velocities
         assert b.gains == c.gains and b.fonts == c.fonts
@@ -84,7 +93,7 @@ def test_switches_change_only_what_they_say():
 
 
 def test_notes_stay_in_range_and_keep_their_intervals():
-    for plan, index in zip(lots(200, registers=True), range(200), strict=True):
+    for plan, index in zip(plans(200, registers=True), range(200), strict=True):
         before = il.clip_score(index)
         for i in plan.score.instruments:
             low, high = randomisation.PITCH_RANGES[i]
@@ -95,24 +104,50 @@ def test_notes_stay_in_range_and_keep_their_intervals():
             assert min(low, 60) <= min(pitches) and max(pitches) <= max(high, 72) and len(shifts) == 1
 
 
-@pytest.mark.parametrize("what", ["gain", "font", "tuned", "velocity"])
-def test_what_is_drawn_tells_nothing_about_the_instrument(what):
+def test_settings_of_the_first_edition_are_read_and_written(need_soundfont, tmp_path):
+    """Format 1: the same clips, and the same manifest to the byte, as commit eb8400d made."""
+    ds = il.generate(tmp_path / "a", 60, variation=DomainRandomisation(**EVERYTHING), progress=False)
+    assert ds.plan(7) == clip_plan(DomainRandomisation(**EVERYTHING), 7)._replace(reverb=ds.plan(7).reverb)
+    stored = json.loads((ds.path / "manifest.json").read_text())
+    assert list(stored["variation"]) == ["soundfonts", "registers", "levels", "playing", "relatives", "room"]
+    if ds.manifest["versions"] == FIRST_VERSIONS and ds.manifest["soundfont"]["sha256"] == FLUIDR3:
+        assert ds.fingerprint == FINGERPRINT
+        assert hashlib.sha256((ds.path / "manifest.json").read_bytes()).hexdigest() == MANIFEST_SHA256
+    assert len(il.generate(ds.path, 60, variation=DomainRandomisation(**EVERYTHING), progress=False)) == 60
+
+
+FIRST_VERSIONS = {"fluidsynth": "2.3.1", "numpy": "2.4.6", "scipy": "1.17.1"}
+FLUIDR3 = "74594e8f4250680adf590507a306655a299935343583256f3b722c48a1bc1cb0"
+FINGERPRINT = "ea69dc6efb155e29a9624f7a8b0bc710a7a7ea8c045390cb00d2c659c9d4b001"
+MANIFEST_SHA256 = "84573872ee133d122d98a805581e93d72b19411f1fb3d54a6e83c5746715cbb5"
+
+
+def test_it_is_a_renderer(need_soundfont):
+    variation = pickle.loads(pickle.dumps(DomainRandomisation(**EVERYTHING)))
+    score, plan = il.clip_score(3), clip_plan(DomainRandomisation(**EVERYTHING), 3)
+    assert np.array_equal(variation.render(score, (0, 0, 3)), render(plan))
+    assert DomainRandomisation.from_settings(variation.settings()) == variation
+    assert DomainRandomisation.from_settings({"soundfont": {}}) is None
+
+
+@pytest.mark.parametrize("quantity", ["gain", "font", "tuned", "velocity"])
+def test_what_is_drawn_tells_nothing_about_the_instrument(quantity):
     """The mean of what was drawn, instrument by instrument, is the same within chance (five standard errors)."""
     fonts = tuple(soundfonts.SOUNDFONTS)
-    look = {
+    measure = {
         "gain": lambda plan, i: np.log(plan.gains[i]),
         "font": lambda plan, i: fonts.index(plan.fonts[i]),
         "tuned": lambda plan, i: plan.overrides[i].generators.get("fineTune", 0),
         "velocity": lambda plan, i: np.mean([n.velocity for n in plan.score.notes if n.instrument == i]),
-    }[what]
-    drawn = lots(1500, soundfonts=fonts, levels=True, overrides=True)
-    values = [[look(plan, i) for plan in drawn if i in plan.score.instruments] for i in range(12)]
+    }[quantity]
+    drawn = plans(1500, soundfonts=fonts, levels=True, overrides=True)
+    values = [[measure(plan, i) for plan in drawn if i in plan.score.instruments] for i in range(12)]
     middle = np.mean(np.concatenate(values))
-    for one in values:
-        assert abs(np.mean(one) - middle) < 5 * np.std(one) / np.sqrt(len(one))
+    for sample in values:
+        assert abs(np.mean(sample) - middle) < 5 * np.std(sample) / np.sqrt(len(sample))
 
 
-def test_a_room_decays_by_60_db_in_its_time(need_soundfont):
+def test_a_reverberation_decays_by_60_db_in_its_time(need_soundfont):
     rng = np.random.default_rng(3)
     for _ in range(5):
         reverb = randomisation._sample_reverb(rng)
@@ -124,7 +159,7 @@ def test_a_room_decays_by_60_db_in_its_time(need_soundfont):
         assert -25.1 < 10 * np.log10((reverb[1:].astype(float) ** 2).sum()) < -5.9
 
 
-def test_a_relative_is_another_make(need_soundfont):
+def test_a_related_program_sounds_different(need_soundfont):
     score = il.random_score(np.random.default_rng(2), instruments=["Soprano Sax"])
     sounds = [need_soundfont.render(score, {"Soprano Sax": il.SynthOverrides(program=p)}) for p in (None, 64, 66)]
     assert np.array_equal(sounds[0], sounds[1]) and not np.allclose(sounds[0], sounds[2])
@@ -136,8 +171,8 @@ def test_soundfonts_by_name(fonts, monkeypatch, tmp_path):
         assert il.Synth(soundfonts.find_soundfont(name)).render(il.clip_score(0)).any()
     with pytest.raises(il.SoundfontError, match="choose among FluidR3"):
         soundfonts.find_soundfont("Steinway")
-    monkeypatch.setattr(soundfonts, "_PLACES", (str(tmp_path),))
-    with pytest.raises(il.SoundfontError, match=r"make soundfonts.*timgm6mb-soundfont"):
+    monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path))
+    with pytest.raises(il.SoundfontError, match=r"timgm6mb-soundfont.*make soundfonts"):
         soundfonts.find_soundfont("TimGM6mb")
 
 
@@ -147,88 +182,3 @@ def test_bad_variations_are_refused(bad):
         DomainRandomisation(bad)
     with pytest.raises(il.SynthError, match="program 128"):
         il.SynthOverrides(program=128)
-
-
-# Augmentation
-
-
-def batch():
-    mels = np.stack([clip.mel for clip in il.curated_clips()])
-    labels = np.zeros((len(mels), 12), np.float32)
-    for label, clip in zip(labels, il.curated_clips(), strict=True):
-        label[list(clip.score.instruments)] = 1
-    return torch.from_numpy(mels)[:, None], torch.from_numpy(labels)
-
-
-def augmented(seed=0, **settings):
-    off = dict(gain=(0.0, 0.0), filter=0.0, noise=0.0, mix=0.0, masks=0.0)
-    torch.manual_seed(seed)
-    return il.Augmentation(**(off | settings))(*batch())
-
-
-def test_augmentation_of_nothing_is_nothing():
-    mels, labels = augmented()
-    assert torch.allclose(mels, batch()[0], atol=1e-3) and torch.equal(labels, batch()[1])
-
-
-def test_each_augmentation_does_what_it_says():
-    mels, labels = batch()
-    louder, _ = augmented(gain=(5.0, 5.0))
-    inside = (mels > -74) & (mels < -6)
-    assert torch.allclose((louder - mels)[inside], torch.tensor(5.0), atol=1e-3)
-    assert torch.equal(louder[mels <= -80], mels[mels <= -80])  # silence stays silent
-    filtered, _ = augmented(filter=4.0)
-    change = torch.where(inside, filtered - mels, torch.nan)[0, 0]
-    assert np.nanmax(np.nanstd(change.numpy(), axis=1)) < 1e-2  # the same at all times
-    noisy, _ = augmented(noise=1.0)
-    assert (noisy >= mels - 1e-3).all() and (noisy[mels <= -80] > -80).any()
-    mixed, both = augmented(mix=1.0)
-    assert (mixed >= mels - 1e-3).all() and (both >= labels).all() and both.sum() > labels.sum()
-    masked, _ = augmented(masks=1.0)
-    silent = (masked <= -80).all(3)[:, 0] & ~(mels <= -80).all(3)[:, 0]
-    assert silent.any(1).float().mean() > 0.8 and silent.sum(1).max() <= 17
-
-
-def test_augmentation_is_the_same_for_the_same_seed_and_stays_on_the_scale():
-    one, two, other = (il.Augmentation(), il.Augmentation(), il.Augmentation())
-    torch.manual_seed(1)
-    a = one(*batch())
-    torch.manual_seed(1)
-    b = two(*batch())
-    c = other(*batch())
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True)) and not torch.equal(a[0], c[0])
-    assert a[0].min() >= -80 and a[0].max() <= 0 and a[0].dtype == torch.float32
-
-
-def test_training_with_augmentation_resumes_to_the_same_weights(clips, tmp_path):
-    """Stopped after an epoch and taken up again: the same weights; and another augmentation is another run."""
-    learn, choose = clips.split()
-    settings = il.TrainSettings(2, 16, schedule="one-cycle")
-
-    def fit(folder, augment):
-        torch.manual_seed(0)
-        model = il.RobustCNN()
-        il.train(model, clips, learn, choose, settings, tmp_path / folder, progress=False, augment=augment)
-        return model
-
-    class Interrupted(il.Augmentation):
-        """The same, by its repr too, that stops in the second epoch."""
-
-        left = 7
-
-        def __call__(self, mels, labels):
-            Interrupted.left -= 1
-            if Interrupted.left < 0:
-                raise KeyboardInterrupt
-            return super().__call__(mels, labels)
-
-        def __repr__(self):
-            return super().__repr__().replace(type(self).__qualname__, "Augmentation")
-
-    whole = fit("whole", il.Augmentation())
-    with pytest.raises(KeyboardInterrupt):
-        fit("parts", Interrupted())
-    parts = fit("parts", il.Augmentation())
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True))
-    with pytest.raises(il.TrainingError, match="augment"):
-        fit("parts", il.Augmentation(mix=0.9))

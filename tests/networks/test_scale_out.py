@@ -13,7 +13,9 @@ import torch
 from distributed import Client, LocalCluster
 
 import instr_lib as il
-from instr_lib.data import dataset
+from instr_lib.data import _manifest, dataset
+from instr_lib.music import synth
+from instr_lib.music.renderers import SoundfontRenderer
 
 # What a reader would write, and nothing more: see book/scale_out.md.
 SCRIPT = """
@@ -124,17 +126,19 @@ def test_a_dask_cluster_makes_the_same_bytes(cluster, clips, hashes, tmp_path):
     with joblib.parallel_config("dask"):
         il.generate(tmp_path / "clips", 120, progress=False)
     assert hashes(tmp_path / "clips") == hashes(clips.path)
-    shards = cluster.run(lambda: dataset._worker_synth.cache_info().misses)
+    shards = cluster.run(lambda: synth._synth_at.cache_info().misses)
     assert list(shards.values()) == [1, 1]  # the workers of the cluster did it, both of them
 
 
-def test_a_worker_with_another_soundfont_is_refused(clips, need_soundfont):
-    settings = {**dataset._settings(0, "train", need_soundfont.soundfont), "soundfont": {"name": "x", "sha256": "0"}}
+def test_a_worker_with_another_soundfont_is_refused(need_soundfont):
+    renderer, versions = SoundfontRenderer(), _manifest.versions()
+    settings = {**_manifest.make_settings(0, "train", 50, renderer), "soundfont": {"name": "x", "sha256": "0"}}
     with pytest.raises(il.DatasetError, match=r"worker on .* install the same"):
-        dataset._render_shard(0, 1, settings, dataset._versions(), str(need_soundfont.soundfont))
+        dataset._render_shard(0, 1, settings, versions, renderer)
 
 
-def test_a_worker_with_another_fluidsynth_is_refused(clips, need_soundfont):
-    settings = dataset._settings(0, "train", need_soundfont.soundfont)
+def test_a_worker_with_another_fluidsynth_is_refused(need_soundfont):
+    renderer = SoundfontRenderer()
+    settings = _manifest.make_settings(0, "train", 50, renderer)
     with pytest.raises(il.DatasetError, match=r"worker on .* install the same"):
-        dataset._render_shard(0, 1, settings, {"fluidsynth": "1.0"}, str(need_soundfont.soundfont))
+        dataset._render_shard(0, 1, settings, {"fluidsynth": "1.0"}, renderer)
