@@ -1,4 +1,4 @@
-"""``python -m instr_lib explain recording.wav``: what a network hears in a recording, as one page."""
+"""The command line. ``python -m instr_lib explain recording.wav`` writes a page about a recording. Chapter 10 uses it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     explain = commands.add_parser(
         "explain",
-        help="write a page that shows, 5 s at a time, which instruments are heard, how sure, and what speaks for each",
-        description="Write one page about a recording: which of the twelve instruments a network hears along time, how "
-        "sure it is, and which part of the sound speaks for each, with the sound. It opens in any browser, offline too.",
+        help="write a page that shows, 5 s at a time, which instruments a network detects in a recording, and why",
+        description="Write one page about a recording: which of the twelve instruments a network detects in each window "
+        "of 5 s, how sure it is, and which part of the sound speaks for each. It opens in any browser, offline too, and "
+        "plays the sound.",
         epilog="example: python -m instr_lib explain song.mp3 --out song.html. Exit status: 0 when the page is written, "
         "2 when the recording cannot be used (one sentence says why, and nothing is written), 130 when it was interrupted.",
     )
@@ -28,12 +29,13 @@ def _arguments() -> argparse.Namespace:
     explain.add_argument(
         "--model",
         default="robust",
-        help="name of published weights (default: robust), or a .safetensors file written by il.save_model",
+        help="a published network, such as compact (default: robust; all names: instr_lib.networks.weights.PUBLISHED), "
+        "or a .safetensors file written by il.save_model",
     )
     explain.add_argument(
         "--out", type=Path, help="the page (default: the recording's name with the ending .html, in this folder)"
     )
-    explain.add_argument("--force", action="store_true", help="write over a page that exists")
+    explain.add_argument("--force", action="store_true", help="overwrite an existing page")
     explain.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args()
 
@@ -46,7 +48,7 @@ def _explain(arguments: argparse.Namespace) -> str:
         raise InstrError(f"there is no folder {out.parent}: make it, or choose another with --out")
     if out.exists() and not arguments.force:
         raise InstrError(f"{out} exists already: choose another with --out, or write over it with --force")
-    from .data.recordings import load_recording  # seconds, which --help and a wrong path need not wait for
+    from .data.recordings import load_recording  # takes seconds, for which --help and a wrong path need not wait
     from .networks.weights import load_model
     from .show import pages
 

@@ -12,39 +12,39 @@ import instr_lib as il
 from instr_lib.constants import FLOOR_DB
 from instr_lib.show import plots
 
-# Of Okabe and Ito and of Tol, which stay apart for colour-blind readers: piano, trumpet, violin, New Age Pad.
-COLOURS = np.array([to_rgb(colour) for colour in ("#0072B2", "#D55E00", "#AA4499", "#009E73")])
 GREY = np.full(3, 0.55)
 
 
-def over(paper: np.ndarray, ink: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """Ink laid over paper, RGB (128, 431, 3) or one colour, in an amount (128, 431) from 0 to 1."""
-    amount = amount[..., None]
-    return np.clip(paper * (1 - amount) + ink * amount, 0, 1)
+def blend(background: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """A colour over a background, RGB (128, 431, 3) or (3,), with an opacity (128, 431) from 0 to 1."""
+    opacity = opacity[..., None]
+    return np.clip(background * (1 - opacity) + colour * opacity, 0, 1)
 
 
 clip = il.curated_clips()[13]
-players = clip.score.instruments
-share = il.ownership(il.Synth().render_stems(clip.score))
-heats = il.relevance(il.load_model("compact"), clip.mel[None], players).clip(min=0)
+instruments = clip.score.instruments
+colours = np.array([to_rgb(plots.OVERLAY_COLOURS[index]) for index in instruments])
+shares = il.ownership(il.Synth().render_stems(clip.score))
+heatmaps = il.relevance(il.load_model("compact"), clip.mel[None], instruments).clip(min=0)
 
-loud = np.clip((clip.mel - FLOOR_DB) / (-15 - FLOOR_DB), 0, 1)
-owner = np.where((share.max(axis=0) > 0.5)[..., None], COLOURS[share.argmax(axis=0)], GREY)
-truth = over(np.ones(3), owner, loud)
+loudness = np.clip((clip.mel - FLOOR_DB) / (-15 - FLOOR_DB), 0, 1)
+dominant = np.where((shares.max(axis=0) > 0.5)[..., None], colours[shares.argmax(axis=0)], GREY)
+ownership = blend(np.ones(3), dominant, loudness)
 
-# Each instrument's positive relevance as shares of its own, a little smoothed: single cells are too small to see.
-said = np.stack([plots.smooth(heat, 0.7, 2) / heat.sum() for heat in heats])
-strength = np.clip(said.max(axis=0) / np.percentile(said.max(axis=0), 99), 0, 1) ** 0.6
-claim = over(over(np.ones(3), GREY, 0.5 * loud), COLOURS[said.argmax(axis=0)], strength)
+# Each instrument's positive relevance as shares of its sum, a little smoothed: single cells are too small to see.
+relevance = np.stack([plots.smooth(heat, 0.7, 2) / heat.sum() for heat in heatmaps])
+strongest = relevance.max(axis=0)
+opacity = np.clip(strongest / np.percentile(strongest, 99), 0, 1) ** 0.6
+explanation = blend(blend(np.ones(3), GREY, 0.5 * loudness), colours[relevance.argmax(axis=0)], opacity)
 
 plt.rcParams["font.size"] = 15
 figure, axes = plt.subplots(2, 1, figsize=(9, 5.8), layout="constrained")
 titles = ("who plays what", "what the network says it listened to, for each")
-for ax, picture, title in zip(axes, (truth, claim), titles, strict=True):
-    ax.imshow(picture, origin="lower", aspect="auto", extent=(0, 5, -0.5, 127.5), interpolation="nearest")
+for ax, image, title in zip(axes, (ownership, explanation), titles, strict=True):
+    ax.imshow(image, origin="lower", aspect="auto", extent=(0, 5, -0.5, 127.5), interpolation="nearest")
     plots.label_axes(ax, time=ax is axes[-1])
     ax.set_title(title)
-patches = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS]
+patches = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
 names = ("piano", "trumpet", "violin", "New Age Pad")
 figure.legend(patches, names, loc="outside lower center", ncols=4, frameon=False)
 

@@ -1,9 +1,8 @@
-"""Sound players for pages, and widget panels for a live kernel."""
+"""Panels of widgets for a live kernel, and figures of reference samples. Chapters 1, 5, 6 and 10 use them."""
 
 from __future__ import annotations
 
 import functools
-import html
 import io
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import HTML, display
+from IPython.display import display
 
 from ..data.dataset import ClipDataset
 from ..data.recordings import load_recording
@@ -28,8 +27,12 @@ from ..networks.evaluation import predict
 from ..samples.curated import CuratedClip
 from . import plots
 from .audio import audio_players, player
+from .html import HTML, render
+from .pages import recording_page
 
-_NAMES = [(instrument.name, index) for index, instrument in enumerate(INSTRUMENTS)]
+_OPTIONS = [(instrument.name, index) for index, instrument in enumerate(INSTRUMENTS)]
+_WHOLE, _NEW = "all of the network", -1  # choices of the relevance panel: no layer, and no curated clip
+_MAX_SEED = 10**6
 
 
 def show_reference_samples(
@@ -41,45 +44,47 @@ def show_reference_samples(
     channel: int,
     by: str = "relevance",
     instrument: int | str | None = None,
-    count: int = 4,
 ) -> HTML:
-    """Draw the places at which a channel peaks, as the current figure, and return players of what sounds there.
+    """Draw a channel's four reference samples as the current figure, and return players of what sounds there.
 
     Parameters
     ----------
-    model, stats, layer, channel, by, count, instrument
-        As for :func:`instr_lib.concepts.references`. Relevance is for the instrument found there; for places found by
-        activation, for the one of those that play whose answer uses the channel most.
+    model, stats, layer, channel, by, instrument
+        As for :func:`instr_lib.explain.maximisation.reference_samples`. The figure shows relevance for the sample's
+        instrument; samples by activation have none, and it is the playing instrument whose logit uses the channel most.
     ds : ClipDataset, the one that the statistics are of
     synth : Synth
     """
-    shown, sounds = [], []
-    for neuron in reference_samples(model, stats, layer, channel, by, count, instrument):
-        mel, score = ds.mels([neuron.clip])[0], ds.score(neuron.clip)
-        if neuron.instrument is None:
-            through = [channel_relevance(model, mel, index, layer)[channel] for index in score.instruments]
-            neuron = neuron._replace(instrument=score.instruments[int(np.argmax(through))])
-        parts, _ = concept_relevance(model, mel, neuron.instrument, layer, [channel])
-        shown.append((neuron, mel, parts[0]))
-        sounds.append(crop_sound(synth.render(score), neuron.field))
-    plots.crops(shown)
+    crops, sounds = [], []
+    for sample in reference_samples(model, stats, layer, channel, by, instrument=instrument):
+        mel, score = ds.mels([sample.clip])[0], ds.score(sample.clip)
+        if sample.instrument is None:
+            sums = [channel_relevance(model, mel, index, layer)[channel] for index in score.instruments]
+            sample = sample._replace(instrument=score.instruments[int(np.argmax(sums))])
+        heatmaps, _ = concept_relevance(model, mel, sample.instrument, layer, [channel])
+        crops.append((sample, mel, heatmaps[0]))
+        sounds.append(crop_sound(synth.render(score), sample.field))
+    plots.crops(crops)
     return audio_players(*((sound, f"{layer}, channel {channel}: {n}") for n, sound in enumerate(sounds, 1)))
 
 
 def _picture(draw) -> widgets.Image:
-    """What ``draw()`` leaves as the current figure, as a PNG widget."""
+    """The figure that ``draw()`` returns, as a PNG widget."""
     with plt.ioff():
-        figure = draw()
-        packed = io.BytesIO()
-        figure.savefig(packed, format="png", dpi=90)
+        figure, file = draw(), io.BytesIO()
+        figure.savefig(file, format="png", dpi=90)
         plt.close(figure)
-    return widgets.Image(value=packed.getvalue(), format="png", layout=widgets.Layout(max_width="100%"))
+    return widgets.Image(value=file.getvalue(), format="png", layout=widgets.Layout(max_width="100%"))
+
+
+def _text(*sentences: str) -> widgets.HTML:
+    return widgets.HTML(render("paragraphs.html", sentences=sentences).data)
 
 
 def _panel(controls: list[widgets.Widget], content) -> widgets.VBox:
-    """Controls above, what ``content(*values)`` returns below, redone when a control changes.
+    """Controls above, the widgets that ``content(*values)`` returns below, computed again when a control changes.
 
-    Bad input shows as a sentence where the content would be.
+    The message of a bad input appears in their place.
     """
     below = widgets.VBox()
 
@@ -87,7 +92,7 @@ def _panel(controls: list[widgets.Widget], content) -> widgets.VBox:
         try:
             below.children = content(*(control.value for control in controls))
         except InstrError as error:
-            below.children = [widgets.HTML(f"<p><em>{html.escape(str(error))}</em></p>")]
+            below.children = [_text(str(error))]
 
     for control in controls:
         control.observe(update, "value")
@@ -95,8 +100,16 @@ def _panel(controls: list[widgets.Widget], content) -> widgets.VBox:
     return widgets.VBox([widgets.HBox(controls, layout=widgets.Layout(flex_flow="row wrap")), below])
 
 
-def _several(value) -> widgets.SelectMultiple:
-    return widgets.SelectMultiple(options=_NAMES, value=value, rows=6, description="instruments")
+def _instruments_control(value: tuple[int, ...]) -> widgets.SelectMultiple:
+    return widgets.SelectMultiple(options=_OPTIONS, value=value, rows=6, description="instruments")
+
+
+def _seed_control(disabled: bool = False) -> widgets.BoundedIntText:
+    return widgets.BoundedIntText(1, 0, _MAX_SEED, description="seed", disabled=disabled)
+
+
+def _network_control(models: dict[str, torch.nn.Module]) -> widgets.Dropdown:
+    return widgets.Dropdown(options=list(models), description="network")
 
 
 def composer(synth: Synth) -> widgets.VBox:
@@ -114,105 +127,109 @@ def composer(synth: Synth) -> widgets.VBox:
 
         return [widgets.HTML(player(audio, "The mix").data), _picture(draw)]
 
-    return _panel([_several((0, 9)), widgets.BoundedIntText(1, 0, 10**6, description="seed")], content)
+    return _panel([_instruments_control((0, 9)), _seed_control()], content)
+
+
+class _RelevancePanel:
+    """What :func:`relevance_panel` shows; computed once for each choice. A clip's key is (number, instruments, seed)."""
+
+    def __init__(self, models: dict[str, torch.nn.Module], clips: tuple[CuratedClip, ...], synth: Synth | None):
+        self.models, self.clips, self.synth = models, clips, synth
+        self.new_clip = functools.lru_cache(64)(self._new_clip)
+        self.heatmap = functools.lru_cache(512)(self._heatmap)
+        self.player = functools.lru_cache(64)(self._player)
+
+    def clip(self, number: int, instruments: tuple[int, ...], seed: int) -> CuratedClip:
+        return self.new_clip(instruments, seed) if number == _NEW else self.clips[number]
+
+    def _new_clip(self, instruments: tuple[int, ...], seed: int) -> CuratedClip:
+        score = random_score(np.random.default_rng(seed), instruments=instruments or None)
+        audio = self.synth.render(score)
+        return CuratedClip(" + ".join(INSTRUMENTS[i].name for i in score.instruments), score, audio, log_mel(audio))
+
+    def _heatmap(self, network: str, key: tuple, index: int, layer: str, channel: int) -> np.ndarray:
+        mel = self.clip(*key).mel
+        if layer == _WHOLE:
+            return relevance(self.models[network], mel[None], [index])[0]
+        return concept_relevance(self.models[network], mel, index, layer, [channel])[0][0]
+
+    def _player(self, key: tuple) -> str:
+        clip = self.clip(*key)
+        return player(clip.audio, clip.name).data
+
+    def _sentences(self, network: str, clip: CuratedClip, classes: tuple[int, ...], layer: str, channel: int):
+        if absent := [INSTRUMENTS[i].name for i in classes if i not in clip.score.instruments]:
+            yield f"{' and '.join(absent)} {'does' if len(absent) == 1 else 'do'} not play in this clip."
+        for index in classes if layer != _WHOLE else ():
+            sums = channel_relevance(self.models[network], clip.mel, index, layer)
+            share = sums[channel] / np.abs(sums).sum()
+            yield (
+                f"{INSTRUMENTS[index].name}: {share:.1%} of its relevance goes through channel {channel} of {layer}; "
+                f"most of what speaks for it goes through {', '.join(str(c) for c in np.argsort(-sums)[:5])}."
+            )
+
+    def content(self, network: str, number: int, seed: int, instruments: tuple[int, ...], layer: str, channel: int):
+        key = (number, instruments, seed) if number == _NEW else (number, (), 0)
+        clip = self.clip(*key)
+        active = clip.score.instruments
+        classes = instruments or active
+        heatmaps = np.stack([self.heatmap(network, key, index, layer, channel) for index in classes])
+        probabilities = predict(self.models[network], clip.mel[None])[0]
+        return [
+            widgets.HTML(self.player(key)),
+            _picture(lambda: plots.spectrogram(clip.mel).figure),
+            _text(*self._sentences(network, clip, classes, layer, channel)),
+            _picture(lambda: plots.relevance_panels(clip.mel, heatmaps, classes, probabilities, active)),
+        ]
 
 
 def relevance_panel(
     models: dict[str, torch.nn.Module], clips: tuple[CuratedClip, ...], synth: Synth | None = None
 ) -> widgets.VBox:
-    """A panel to pick a network, a clip, instruments, a layer and a channel: sound, spectrogram and relevance.
+    """A panel to choose a network, a clip, instruments, a layer and a channel: sound, spectrogram and relevance.
 
     Parameters
     ----------
     models : dict of str to network
     clips : curated clips, see :func:`instr_lib.curated_clips`
     synth : Synth, optional
-        With it, a new clip can be drawn, in which the chosen instruments play.
+        With it, a new clip can be generated, in which the chosen instruments play.
     """
-    whole, new = "all of the network", -1
-
-    @functools.lru_cache(64)
-    def drawn(instruments: tuple[int, ...], seed: int) -> CuratedClip:
-        score = random_score(np.random.default_rng(seed), instruments=instruments or None)
-        audio = synth.render(score)
-        return CuratedClip(" + ".join(INSTRUMENTS[i].name for i in score.instruments), score, audio, log_mel(audio))
-
-    @functools.lru_cache(512)
-    def explained(name: str, key: tuple, index: int, layer: str, channel: int):
-        mel = clip_of(*key).mel
-        if layer == whole:
-            return relevance(models[name], mel[None], [index])[0]
-        return concept_relevance(models[name], mel, index, layer, [channel])[0][0]
-
-    @functools.lru_cache(64)
-    def heard(key: tuple) -> str:
-        return player(clip_of(*key).audio, clip_of(*key).name).data
-
-    def clip_of(number, instruments, seed) -> CuratedClip:
-        return drawn(instruments, seed) if number == new else clips[number]
-
-    def content(name, number, seed, instruments, layer, channel):
-        key = (number, instruments, seed) if number == new else (number, (), 0)
-        clip = clip_of(*key)
-        classes = instruments or clip.score.instruments
-        heatmaps = np.stack([explained(name, key, index, layer, channel) for index in classes])
-        probabilities = predict(models[name], clip.mel[None])[0]
-        lines = []
-        if absent := [INSTRUMENTS[i].name for i in classes if i not in clip.score.instruments]:
-            lines.append(f"{' and '.join(absent)} {'does' if len(absent) == 1 else 'do'} not play in this clip.")
-        if layer != whole:
-            for index in classes:
-                sums = channel_relevance(models[name], clip.mel, index, layer)
-                best = ", ".join(str(c) for c in np.argsort(-sums)[:5])
-                share = sums[channel] / np.abs(sums).sum()
-                lines.append(
-                    f"{INSTRUMENTS[index].name}: {share:.1%} of its relevance goes through channel {channel} of {layer}; "
-                    f"most of what speaks for it goes through {best}."
-                )
-        return [
-            widgets.HTML(heard(key)),
-            _picture(lambda: plots.spectrogram(clip.mel).figure),
-            widgets.HTML("".join(f"<p>{html.escape(line)}</p>" for line in lines)),
-            _picture(lambda: plots.relevance_panels(clip.mel, heatmaps, classes, probabilities, clip.score.instruments)),
-        ]
-
     first = max(0, len(clips) - 2)
-    choices = [(c.name, n) for n, c in enumerate(clips)]
+    choices = [(clip.name, number) for number, clip in enumerate(clips)]
     if synth is not None:
-        choices.append(("a new one, played by the chosen instruments", new))
+        choices.append(("a new one, played by the chosen instruments", _NEW))
     layers = dict.fromkeys(layer for model in models.values() for layer in convolutions(model))
     controls = [
-        widgets.Dropdown(options=list(models), description="network"),
+        _network_control(models),
         widgets.Dropdown(options=choices, value=choices[first][1], description="clip"),
-        widgets.BoundedIntText(1, 0, 10**6, description="seed", disabled=synth is None),
-        _several(clips[first].score.instruments if clips else (0,)),
-        widgets.Dropdown(options=[whole, *layers], description="through"),
+        _seed_control(disabled=synth is None),
+        _instruments_control(clips[first].score.instruments if clips else (0,)),
+        widgets.Dropdown(options=[_WHOLE, *layers], description="through"),
         widgets.BoundedIntText(0, 0, 10**4, description="channel"),
     ]
-    return _panel(controls, content)
+    return _panel(controls, _RelevancePanel(models, clips, synth).content)
 
 
 def recording_panel(models: dict[str, torch.nn.Module]) -> widgets.VBox:
-    """A panel to upload a recording or a MIDI file and see, window by window, what a network hears in it, and why.
+    """A panel to upload a recording or a MIDI file: :func:`instr_lib.show.pages.recording_page` of it, by a chosen network.
 
     Parameters
     ----------
     models : dict of str to network
     """
-    from .pages import recording_page  # it imports this module
-
     upload = widgets.FileUpload(accept="audio/*,.flac,.ogg,.mid,.midi", description="recording")
 
-    def content(files, name):
+    def content(files, network):
         if not files:
-            return [widgets.HTML("<p>Upload WAV, FLAC, OGG, MP3 or MIDI of at most 10 minutes and 100 MB.</p>")]
+            return [_text("Upload WAV, FLAC, OGG, MP3 or MIDI of at most 10 minutes and 100 MB.")]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "recording"
             path.write_bytes(files[0]["content"])
             recording = load_recording(path, files[0]["name"])
-        out = widgets.Output()
-        with out:  # here a script in the page runs, which in a widget's HTML it would not
-            display(recording_page(models[name], recording))
-        return [out]
+        output = widgets.Output()
+        with output:  # here a script in the page runs, which in a widget's HTML it would not
+            display(recording_page(models[network], recording))
+        return [output]
 
-    return _panel([upload, widgets.Dropdown(options=list(models), description="network")], content)
+    return _panel([upload, _network_control(models)], content)

@@ -141,17 +141,7 @@ def pairs_from_stems(
     InputError
         If the number of instruments is not that of the stems, or a target does not play.
     """
-    mix, stems, active = check_audio(mix), check_audio(stems), [instrument_index(i) for i in instruments]
-    if stems.ndim != 2 or mix.ndim != 1:
-        raise AudioError(f"a clip is a mix (samples,) and stems (instruments, samples), not {mix.shape} and {stems.shape}")
-    if len(active) != len(stems) or len(set(active)) != len(active):
-        raise InputError(f"{len(stems)} stems need as many different instruments, not {len(active)}: {list(instruments)}")
-    error, peak = np.abs(stems.sum(0) - mix), np.abs(mix).max()
-    if error.max() > 1e-3 * peak:
-        raise AudioError(
-            f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g} "
-            f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
-        )
+    mix, stems, active = _check_stems(mix, stems, instruments)
     targets = active if targets is None else [instrument_index(i) for i in targets]
     for index in targets:
         if index not in active:
@@ -170,6 +160,22 @@ def pairs_from_stems(
         10 * np.log10(np.maximum(power, 1e-12) / np.maximum(rest, 1e-12))[rows],
         np.full(len(targets), len(stems)),
     )
+
+
+def _check_stems(mix, stems, instruments) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Mix, stems and instrument indices of a clip, if they belong together."""
+    mix, stems, active = check_audio(mix), check_audio(stems), [instrument_index(i) for i in instruments]
+    if stems.ndim != 2 or mix.ndim != 1:
+        raise AudioError(f"a clip is a mix (samples,) and stems (instruments, samples), not {mix.shape} and {stems.shape}")
+    if len(active) != len(stems) or len(set(active)) != len(active):
+        raise InputError(f"{len(stems)} stems need as many different instruments, not {len(active)}: {list(instruments)}")
+    error, peak = np.abs(stems.sum(0) - mix), np.abs(mix).max()
+    if error.max() > 1e-3 * peak:
+        raise AudioError(
+            f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g} "
+            f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
+        )
+    return mix, stems, active
 
 
 def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:

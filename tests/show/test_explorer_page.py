@@ -10,7 +10,7 @@ import pytest
 import instr_lib as il
 from instr_lib.data.recordings import Recording
 from instr_lib.errors import InputError
-from instr_lib.show import pages
+from instr_lib.show import pages, plots
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,16 @@ def file(html, tmp_path_factory):
 
 @pytest.fixture(params=[1280, 390])
 def page(browser, file, request):
-    """The opened page. At the end nothing may have been asked of any network, and nothing may be in the console."""
+    """The opened page. At the end there may have been no request to any network, and no message in the console."""
     context = browser.new_context(viewport={"width": request.param, "height": 900}, offline=True)
-    page, targets, said = context.new_page(), [], []
-    page.on("request", lambda r: targets.append(r.url))
-    page.on("console", lambda m: said.append(m.text))
-    page.on("pageerror", lambda e: said.append(str(e)))
+    page, requests, messages = context.new_page(), [], []
+    page.on("request", lambda r: requests.append(r.url))
+    page.on("console", lambda m: messages.append(m.text))
+    page.on("pageerror", lambda e: messages.append(str(e)))
     page.goto(file.as_uri())
     page.wait_for_function("document.querySelector('.ex-says').textContent.length > 0")
     yield page
-    assert [url for url in targets if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
+    assert [url for url in requests if not url.startswith(("data:", "file:", "blob:"))] == [] and messages == []
     context.close()
 
 
@@ -182,6 +182,18 @@ def test_what_is_in_the_page(html):
     assert data["first"] == 1 and len(data["hz"]) == 128
 
 
+def test_colours_and_ticks_are_those_of_the_figures(html):
+    data = json.loads(re.search(r'class="ex-data">(.*?)</script>', html, re.S).group(1))
+    hexadecimal = lambda rgb: "#" + "".join(f"{part:02x}" for part in rgb)  # noqa: E731
+    assert [hexadecimal(i["rgb"]).upper() for i in data["instruments"]] == list(plots.OVERLAY_COLOURS)
+    assert (hexadecimal(data["for"]), hexadecimal(data["against"])) == (plots.FOR, plots.AGAINST)
+    assert re.findall(r'<i style="background:(#\w{6})">', html) == list(plots.OVERLAY_COLOURS)
+    bands, labels = plots.frequency_ticks()
+    ticks = re.findall(r'<span style="bottom:([\d.]+)%">([^<]+)</span>', html)
+    assert [label for _, label in ticks] == [labels[0] + " Hz", *labels[1:]]
+    assert [float(y) for y, _ in ticks] == pytest.approx(100 * (bands + 0.5) / 128, abs=0.06)
+
+
 def test_nothing_to_explore():
     model = il.load_model("compact")
     with pytest.raises(InputError, match="no clips"):
@@ -207,14 +219,14 @@ def report(tmp_path_factory):
 @pytest.fixture(params=[1280, 390])
 def opened(browser, report, request):
     context = browser.new_context(viewport={"width": request.param, "height": 900}, offline=True)
-    page, targets, said = context.new_page(), [], []
-    page.on("request", lambda r: targets.append(r.url))
-    page.on("console", lambda m: said.append(m.text))
-    page.on("pageerror", lambda e: said.append(str(e)))
+    page, requests, messages = context.new_page(), [], []
+    page.on("request", lambda r: requests.append(r.url))
+    page.on("console", lambda m: messages.append(m.text))
+    page.on("pageerror", lambda e: messages.append(str(e)))
     page.goto(report.as_uri())
     page.wait_for_function("document.querySelector('.ex-says').textContent.length > 0")
     yield page
-    assert [url for url in targets if not url.startswith(("data:", "file:", "blob:"))] == [] and said == []
+    assert [url for url in requests if not url.startswith(("data:", "file:", "blob:"))] == [] and messages == []
     context.close()
 
 

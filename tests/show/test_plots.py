@@ -4,7 +4,9 @@ import base64
 import io
 import re
 import time
+from pathlib import Path
 
+import jinja2
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +16,9 @@ import soundfile
 import instr_lib as il
 from instr_lib.constants import FLOOR_DB
 from instr_lib.data.spectrogram import band_frequencies
-from instr_lib.show import audio, plots, widgets
+from instr_lib.explain.concepts import Edge
+from instr_lib.explain.dissection import Ablation
+from instr_lib.show import audio, html, plots, widgets
 
 matplotlib.use("Agg")
 
@@ -77,9 +81,9 @@ def test_player_sounds_like_the_clip(clip):
     n = len(clip.audio)
     lag = int(np.fft.irfft(np.fft.rfft(sound, 2 * n) * np.conj(np.fft.rfft(clip.audio, 2 * n))).argmax())
     assert lag < 0.06 * rate
-    heard = il.log_mel(np.pad(sound[lag:], (0, n))[:n])
+    decoded = il.log_mel(np.pad(sound[lag:], (0, n))[:n])
     loud = clip.mel > -45
-    assert np.abs(heard - clip.mel)[loud].mean() < 1.5
+    assert np.abs(decoded - clip.mel)[loud].mean() < 1.5
 
 
 def test_player_never_clips(clip):
@@ -88,11 +92,24 @@ def test_player_never_clips(clip):
 
 
 @pytest.mark.parametrize(
-    "audio", [np.zeros(0, np.float32), np.full(220_500, np.nan, np.float32), np.zeros(220_501, np.float32)]
+    "sound", [np.zeros(0, np.float32), np.full(220_500, np.nan, np.float32), np.zeros(220_501, np.float32)]
 )
-def test_player_refuses_what_is_no_clip(audio):
+def test_player_refuses_what_is_no_clip(sound):
     with pytest.raises(il.AudioError):
-        audio.player(audio, "broken")
+        audio.player(sound, "broken")
+
+
+def test_players_are_shown_by_a_notebook_and_do_not_fill_its_text(clip):
+    page = audio.audio_players((clip.audio, "first"), (clip.audio[:4410], 'second "quoted"'))
+    assert page._repr_html_() == page.data and page.data.count("<audio ") == 2 and "&#34;quoted&#34;" in page.data
+    assert len(repr(page)) < 50  # a notebook stores it beside the HTML
+
+
+def test_templates_escape_text_and_take_html_as_it_is():
+    text = html.render("paragraphs.html", sentences=["a <b> & c", html.HTML("<em>d</em>")]).data
+    assert text == "<p>a &lt;b&gt; &amp; c</p><p><em>d</em></p>"
+    with pytest.raises(jinja2.UndefinedError):
+        html.render("paragraphs.html")
 
 
 def _shown(panel):
@@ -168,3 +185,46 @@ def test_flow_writes_every_message_and_what_the_biases_keep():
     assert sorted(text for text in texts if "\n" not in text) == ["-2", "-2", "4", "7", "bias 1", "bias 3"]
     red, blue = (max(line.get_linewidth() for line in ax.lines if line.get_color() == c) for c in ("#b2182b", "#2166ac"))
     assert red > blue
+
+
+def test_every_function_draws_into_the_axes_that_it_is_given(clip):
+    heat = np.zeros((128, 431))
+    edges = [Edge(("", 6), ("conv2", 3), 0.5), Edge(("", 6), ("conv2", 4), -0.2), Edge(("conv2", 3), ("conv1", 0), 0.3)]
+    effects = [Ablation(0, 3, il.Interval(1, 0.5, 2), il.Interval(0.1, 0, 0.2), il.Interval(0.9, 0.4, 2))]
+    for draw in (
+        lambda ax: plots.piano_roll(clip.score, ax),
+        lambda ax: plots.cells(np.full((128, 431), "white"), ax),
+        lambda ax: plots.spectrogram(clip.mel, ax),
+        lambda ax: plots.heatmap(heat, clip.mel, ax),
+        lambda ax: plots.attribution_graph(edges, ax),
+        lambda ax: plots.flow([["logit"], ["cell"]], [np.array([[1.0]])], np.array([1.0]), ax),
+        lambda ax: plots.ablation(effects, ax),
+    ):
+        ax = plt.figure().add_subplot()
+        before = plt.get_fignums()
+        assert draw(ax) is ax and plt.get_fignums() == before
+
+
+def test_attribution_graph_has_a_line_an_edge_and_a_box_a_channel():
+    edges = [Edge(("", 6), ("conv2", 3), 0.5), Edge(("", 6), ("conv2", 4), -0.2), Edge(("conv2", 3), ("conv1", 0), 0.3)]
+    ax = plots.attribution_graph(edges)
+    assert sorted(line.get_color() for line in ax.lines) == [plots.AGAINST, plots.FOR, plots.FOR]
+    texts = [text.get_text() for text in ax.texts]
+    assert {"Trumpet", "3", "4", "0", "50 %", "30 %", "logit", "conv2", "conv1"} == set(texts)
+
+
+def test_there_is_one_palette():
+    """Colours are written down in plots.py alone; the style sheet uses two of them."""
+    assert len(set(plots.COLOURS)) == len(set(plots.OVERLAY_COLOURS)) == 12
+    assert sum(a != b for a, b in zip(plots.COLOURS, plots.OVERLAY_COLOURS, strict=True)) == 2
+    folder = Path(plots.__file__).parent
+    for file in (folder / "pages.py", folder / "widgets.py", folder / "static" / "explorer.js"):
+        assert not re.search(r"#[0-9a-fA-F]{6}\b", file.read_text()), file
+    style = set(re.findall(r"#[0-9a-fA-F]{6}\b", (folder / "static" / "explorer.css").read_text()))
+    assert {colour.upper() for colour in style} == {plots.BLUE, plots.ORANGE}
+
+
+def test_ticks_of_the_frequency_axis_are_the_same_in_figures_and_pages(clip):
+    bands, labels = plots.frequency_ticks()
+    ax = plots.spectrogram(clip.mel)
+    assert np.allclose(ax.get_yticks(), bands) and [t.get_text() for t in ax.get_yticklabels()] == labels

@@ -23,8 +23,7 @@
 
   // What is shown: [instrument, row of the picture], by the way chosen.
   function maps() {
-    var which = chosen();
-    if (wayBox.value === "") return which.map(function (i) { return [i, 1 + i]; });
+    if (wayBox.value === "") return chosen().map(function (i) { return [i, 1 + i]; });
     var way = clip.ways[+wayBox.value];
     return [[way.instrument, way.row]];
   }
@@ -33,14 +32,14 @@
     if (!pixels) return;
     var image = context.createImageData(FRAMES, BANDS), out = image.data, mel = row(0);
     var shown = maps(), signed = shown.length === 1, strength = +opacityBox.value / 100;
-    var heats = shown.map(function (m) { return row(m[1]); });
+    var heatmaps = shown.map(function (m) { return row(m[1]); });
     var colours = shown.map(function (m) { return data.instruments[m[0]].rgb; });
     for (var y = 0; y < BANDS; y++) for (var x = 0; x < FRAMES; x++) {
       var from = y * FRAMES + x, to = 4 * ((BANDS - 1 - y) * FRAMES + x), grey = 255 - 0.72 * mel[from];
       var r = grey, g = grey, b = grey;
-      for (var k = 0; k < heats.length; k++) {
-        var v = value(heats[k][from]), c = colours[k];
-        if (signed) c = v > 0 ? [178, 24, 43] : [33, 102, 172];
+      for (var k = 0; k < heatmaps.length; k++) {
+        var v = value(heatmaps[k][from]), c = colours[k];
+        if (signed) c = v > 0 ? data.for : data.against;
         if (!signed && v < 0) v = 0;
         var a = strength * Math.abs(v);
         r += a * (c[0] - r); g += a * (c[1] - g); b += a * (c[2] - b);
