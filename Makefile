@@ -36,10 +36,10 @@ pdf: book
 test: setup
 	@$(PYTHON) book/scripts/setup.py browser
 	@$(PYTHON) book/scripts/soundfonts.py
-	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
 
 check: setup
-	@$(VENV_PYTHON) -m pytest -m "$(CHECK)" $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n 2 -m "$(CHECK)" $(PYTEST_ARGS)
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks

@@ -182,14 +182,14 @@ def filled(context, name, folder, **changed):
 
 def test_welcome_says_what_the_files_say(context, tmp_path):
     text = filled(context, "index", tmp_path)
-    found = {name: content["rows"] for name, content in context["results"].items()}
-    mass = found["grades"]["compact, CRP, contrastive"]["scores"]["mass"][0]
-    lost = found["interventions"]["harmonics"]["compact"]["harmonics of another"]["lost"][0]
-    assert f"{100 * mass:.0f}\N{NO-BREAK SPACE}%" in text and f"{100 * lost:.0f}\N{NO-BREAK SPACE}%" in text
+    rows = {name: content["rows"] for name, content in context["results"].items()}
+    mass = rows["attribution_scores"]["compact, CRP, contrastive"]["scores"]["relevance_mass_accuracy"][0]
+    drop = rows["interventions"]["harmonics"]["compact"]["harmonics of another instrument"]["relative_logit_drop"][0]
+    assert f"{100 * mass:.0f}\N{NO-BREAK SPACE}%" in text and f"{100 * drop:.0f}\N{NO-BREAK SPACE}%" in text
     notes = np.array([note.instrument for note in il.recorded_notes()])
     for network in ("compact", "robust"):
-        assert f"{found['beyond'][f'{network}, TimGM6mb']['macro'][0]:.2f}" in text
-        answers = np.array(found["beyond"][f"{network}, real notes"]["answers"])
+        assert f"{rows['generalisation'][f'{network}, TimGM6mb']['macro'][0]:.2f}" in text
+        answers = np.array(rows["generalisation"][f"{network}, real notes"]["answers"])
         right = np.mean([(answers[notes == i] == i).mean() for i in np.unique(notes)])
         assert f"{100 * right:.0f}\N{NO-BREAK SPACE}%" in text
 
@@ -199,7 +199,8 @@ def test_verdicts_follow_the_results(context, tmp_path):
     claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
     assert "**Reproduced.**" in claim
     results = json.loads(json.dumps(context["results"]))
-    results["interventions"]["rows"]["harmonics"]["original"]["harmonics of another"]["beyond control"] = [-0.2, -0.3, -0.1]
+    changed = results["interventions"]["rows"]["harmonics"]["original"]["harmonics of another instrument"]
+    changed["beyond_control"] = [-0.2, -0.3, -0.1]
     text = filled(context, "from_the_report", tmp_path, results=results)
     claim = text.split("learned very well the distribution of harmonics")[1].split("“")[0]
     assert "**Not reproduced.**" in claim and "-0.20 (-0.30 to -0.10)" in claim
@@ -208,7 +209,7 @@ def test_verdicts_follow_the_results(context, tmp_path):
 @pytest.mark.parametrize("name", ["index", "from_the_report"])
 def test_pages_need_no_results(context, tmp_path, name):
     few = {kind: context["models"][kind] for kind in ("original", "compact")}
-    text = filled(context, name, tmp_path, results={}, models=few, truthful=None)
+    text = filled(context, name, tmp_path, results={}, models=few, prior=None)
     assert "in this profile yet" in text
 
 
