@@ -64,19 +64,14 @@ def generate(
     ----------
     path : path
         The dataset's folder; made if it does not exist. Whole shards in it are kept.
-    n_clips : int
-        Clips 0 … n_clips - 1 of the stream.
-    seed : int
-        Not negative.
-    split : {"train", "test"}
-        Two streams without a clip in common.
+    n_clips : int, clips 0 … n_clips - 1 of the stream
+    seed : int, not negative
+    split : {"train", "test"}, two streams without a clip in common
     n_jobs : int
-        Worker processes, as in joblib; -1 for one per core. ``joblib.parallel_config`` may send them
-        elsewhere.
+        Worker processes, as in joblib; -1 for one per core. ``joblib.parallel_config`` may send them elsewhere.
     soundfont : path, optional
         Plays all clips; by default as for :class:`instr_lib.Synth`.
-    progress : bool
-        Show a progress bar.
+    progress : bool, show a progress bar
     variation : DomainRandomisation, optional
         Plays each clip in a random way; it names its soundfonts.
     renderer : optional
@@ -85,8 +80,7 @@ def generate(
     Raises
     ------
     DatasetError
-        If the folder holds something else, or a dataset with other settings or more clips, or the
-        disk is too small.
+        If the folder holds something else, or a dataset with other settings or more clips, or the disk is too small.
     InputError
         If an argument is out of range, or more than one of soundfont, variation and renderer is given.
     """
