@@ -17,6 +17,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV_PYTHON = .venv/bin/python
 # What `make check` runs: an expression of pytest -m.
 CHECK = not slow and not browser and not book
+# Two processes; tests that share an expensive fixture stay together.
+PYTEST = $(VENV_PYTHON) -m pytest -n 2 --dist=loadgroup --no-loadscope-reorder
 
 # Another installation's modules must not leak into ours.
 unexport PYTHONHOME PYTHONPATH
@@ -36,10 +38,10 @@ pdf: book
 test: setup
 	@$(PYTHON) book/scripts/setup.py browser
 	@$(PYTHON) book/scripts/soundfonts.py
-	@$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 check: setup
-	@$(VENV_PYTHON) -m pytest -n 2 -m "$(CHECK)" $(PYTEST_ARGS)
+	@$(PYTEST) -m "$(CHECK)" $(PYTEST_ARGS)
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) notebooks

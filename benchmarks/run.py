@@ -42,7 +42,9 @@ def measure(benchmark: str, variant: str, scratch: Path, quick: bool, seed: int)
     command = [sys.executable, "-m", "pytest", function, "-q", "-p", "no:cacheprovider"]
     command += ["-o", "python_functions=bench_", f"--basetemp={scratch}/tmp", f"--benchmark-json={answer}"]
     command += [f"--scratch={scratch}", f"--seed={seed}", *["--quick"] * quick]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # only our side would use a GPU
+    # Without a GPU, which only our side would use; and pytest-benchmark does not measure in processes of pytest-xdist.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
     with open(scratch / "log", "w+") as log:
         # A session of its own, so that it can be stopped together with its workers.
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=HERE, start_new_session=True)

@@ -32,6 +32,8 @@ class SynthError(InstrError, RuntimeError):
 class SoundfontError(SynthError, OSError):
     """A soundfont that is missing, damaged or lacks a program."""
 
+    __new__ = OSError.__new__  # RuntimeError's cannot make what is also an OSError
+
 
 class DatasetError(InstrError, OSError):
     """A dataset folder that is incomplete, altered or made with other settings."""

@@ -18,6 +18,7 @@ from pybtex.database import parse_file
 from test_setup import load
 
 import instr_lib as il
+from instr_lib.networks.weights import models_folder
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -276,11 +277,11 @@ def test_pages_say_how_they_were_made(book, chapters):
 
 def test_every_network_of_the_run_is_tested_once(book):
     info = il.models_info(book / "smoke" / "models")
-    assert set(info) == {"original", "compact", "compact-1", "robust"}
+    assert set(info) == {"original", "compact", "compact-1", "compact-prior", "robust"}
     for name, about in info.items():
         assert about["test"]["n_clips"] == 60 and about["data"]["n_clips"] == (60 if name == "robust" else 100)
         assert about["test"]["split"] == "test" and about["profile"] == "smoke"
-    assert len({about["sha256"] for about in info.values()}) == 4
+    assert len({about["sha256"] for about in info.values()}) == 5
 
 
 def test_chapters_and_cards_show_what_the_files_say(book, chapters):
@@ -288,7 +289,7 @@ def test_chapters_and_cards_show_what_the_files_say(book, chapters):
     card = Page(book / "html" / "book" / "model_card.html").text
     assert "Their scores mean nothing" in card
     for name, about in info.items():
-        for page in (card,) if name == "robust" else (card, chapters["04_evaluate"].text):
+        for page in (card,) if name in ("robust", "compact-prior") else (card, chapters["04_evaluate"].text):
             score = about["test"]["macro_f1"]
             assert f"{score['value']:.3f} ({score['low']:.3f}–{score['high']:.3f})" in page
         assert about["sha256"][:12] in card or about["settings"]["seed"]
@@ -315,7 +316,7 @@ def test_chapter_9_shows_nothing_empty(need_soundfont, tmp_path, monkeypatch, fo
     """Executed as for a page, which fails at an empty panel, with FluidR3 alone and with all soundfonts of this machine."""
     only = found == "FluidR3"
     if only:
-        monkeypatch.setenv("INSTR_SOUNDFONT", str(il.synth.find_soundfont()))
+        monkeypatch.setenv("INSTR_SOUNDFONT", str(il.find_soundfont()))
         monkeypatch.setenv("INSTR_SOUNDFONT_PLACES", str(tmp_path))
     for name in ("JUPYTER_PATH", "IPYTHONDIR", "MPLCONFIGDIR", "TQDM_DISABLE", "OMP_WAIT_POLICY", "MPLBACKEND"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # put back what the build sets
@@ -371,12 +372,12 @@ def test_chapter_4_asks_for_its_own_networks_only(need_soundfont, tmp_path, hash
     """The published ones have their scores: the quick profile must not write over them, nor one on fewer clips over any."""
     own = tmp_path / "models"
     il.save_model(il.CompactCNN(), own / "compact.safetensors", settings={"seed": 0})
-    targets = il.save_model(il.CompactCNN(), own / "compact-1.safetensors", settings={"seed": 1}, test="asked before")
-    models, before = ROOT / "models", hashes(ROOT / "models")
+    other = il.save_model(il.CompactCNN(), own / "compact-1.safetensors", settings={"seed": 1}, test="asked before")
+    models, before = models_folder(), hashes(models_folder())
     parameters = f"FOLDER, MODELS, N_TEST = {str(tmp_path)!r}, {str(models)!r}, 12"
     run_chapter(ROOT / "notebooks" / "04_evaluate.ipynb", parameters, until="add_info")
     assert il.model_info(own / "compact.safetensors")["test"]["n_clips"] == 12
-    assert il.model_info(targets)["test"] == "asked before"
+    assert il.model_info(other)["test"] == "asked before"
     assert hashes(models) == before
 
 

@@ -132,6 +132,7 @@ def test_soundfonts_are_tried_once_and_what_is_missing_is_named(project, tmp_pat
     (tmp_path / "empty").mkdir()
     code = """import soundfonts
 soundfonts.OTHER_SOUNDFONTS = {"/nowhere/TimGM6mb.sf2": "timgm6mb-soundfont"}
+soundfonts.FREEPATS = soundfonts.Path("/nowhere")
 soundfonts.install_once()"""
     for tried in (False, True):
         done = run(code, project, PATH=str(tmp_path / "empty"), HOME=str(tmp_path))
@@ -236,7 +237,7 @@ def notebook(*sources):
 def book(tmp_path):
     """A book of two tiny chapters, and a home whose owner has set up Jupyter in ways that must not matter."""
     root = tmp_path / "a book"
-    for name in ("book/_static", "notebooks/profiles", "instr_lib", "models", "home/.ipython/profile_default/startup"):
+    for name in ("book/_static", "book/results", "notebooks/profiles", "instr_lib", "home/.ipython/profile_default/startup"):
         (root / name).mkdir(parents=True)
     copy_scripts(root)
     shutil.copy(ROOT / "_config.yml", root)
@@ -406,7 +407,7 @@ def test_pages_are_reused_until_something_changes(book):
     assert changed() == []
     nbformat.write(notebook("print(N)"), second)
     assert changed() == ["two"]
-    for name in ("instr_lib/new.py", "models/new.json", "notebooks/profiles/tiny.yml", "requirements.lock"):
+    for name in ("instr_lib/new.py", "book/results/new.json", "notebooks/profiles/tiny.yml", "requirements.lock"):
         (book / name).write_text("{}")
         assert changed() == ["one", "two"], name
     nbformat.write(notebook("print(N)"), book / "notebooks" / "one.ipynb")
@@ -513,8 +514,8 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
 
     with open(book / "notebooks" / "profiles" / "tiny.yml", "a") as profile:
         profile.write("MODELS: ../_build/tiny/models\nRESULTS: ../_build/tiny/results\n")
-    kept = out / "tiny" / "results" / "grades.json"
-    il.results.kept(kept, {"clips": 3}, {"a row": lambda: {"mass": 0.5}}, progress=False)
+    stored = out / "tiny" / "results" / "some.json"
+    il.results.CachedRows(stored, {"clips": 3})("a row", lambda: {"score": 0.5})
     weights = out / "tiny" / "models" / "original.safetensors"
     clips = {"data": {"n_clips": 30, "seed": 2}, "test": {"n_clips": 20, "seed": 2}}
     il.save_model(il.OriginalCNN(), weights, **clips)
@@ -523,7 +524,7 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
     for _ in range(2):  # counted, then read
         context = module.template_context("tiny", out)
         assert context["models"] == {"original": il.model_info(weights)} and context["bench"] == {"a": 1}
-        assert context["results"]["grades"]["rows"] == {"a row": {"mass": 0.5}}
+        assert context["results"]["some"]["rows"] == {"a row": {"score": 0.5}}
         for split, n in (("train", 30), ("test", 20)):
             scores = [il.clip_score(i, 2, split) for i in range(n)]
             counted = context["data"][split]
@@ -531,10 +532,10 @@ def test_networks_are_described_to_the_pages(book, need_soundfont):
             assert counted["together"] == {str(k): sum(len(s.instruments) == k for s in scores) for k in range(1, 5)}
             assert counted["notes"] == sum(len(s.notes) for s in scores) and counted["hours"] == n * 5 / 3600
 
-    kept.write_text('{"settings": ')
-    with pytest.raises(SystemExit, match=r"^book: .*grades\.json is damaged"):
+    stored.write_text('{"settings": ')
+    with pytest.raises(SystemExit, match=r"^book: .*some\.json is damaged"):
         module.template_context("tiny", out)
-    kept.unlink()
+    stored.unlink()
     weights.with_suffix(".json").write_text('{"architecture": ')
     with pytest.raises(SystemExit, match=r"^book: .*original\.json cannot be read.*restore"):
         module.template_context("tiny", out)

@@ -30,6 +30,7 @@ SONIVOX = ("@coderline/alphatab@1.8.4", "package/dist/soundfont/sonivox.sf2")
 SONIVOX_SHA256 = "4978cf37e7164206f2d22dc4fdf4020ffe040787210bf781e31bdc79961f59ef"
 
 
+FREEPATS = Path("/usr/share/midi/freepats")
 TRIED = ROOT / ".venv" / "soundfonts-tried"
 
 
@@ -56,7 +57,7 @@ def install_soundfonts():
     folder = MADE.expanduser()
     if not (folder / "sonivox.sf2").is_file():
         fetch_sonivox(folder / "sonivox.sf2")
-    if Path("/usr/share/midi/freepats").is_dir() and not (folder / "Freepats.sf2").is_file():
+    if FREEPATS.is_dir() and not (folder / "Freepats.sf2").is_file():
         make = f"from tools.freepats import make_soundfont; make_soundfont({str(folder / 'Freepats.sf2')!r})"
         done, output = run("Freepats.sf2, made from its patches", [ROOT / ".venv" / "bin" / "python", "-c", make], cwd=ROOT)
         if not done:

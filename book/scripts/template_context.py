@@ -16,11 +16,12 @@ def template_context(profile: str, out: Path) -> dict:
     ``bench`` is None if nothing was measured.
     """
     given, bench = parameters(profile, out), ROOT / "benchmarks" / "results" / "latest.json"
-    models_folder, results_folder = given.get("MODELS"), given.get("RESULTS")
+    results_folder, models = given.get("RESULTS"), {}
     try:
         files = sorted((NOTEBOOKS / results_folder).glob("*.json")) if results_folder else []
         results = {file.stem: il.results.read(file) for file in files}
-        models = il.models_info(NOTEBOOKS / models_folder if models_folder else None)
+        if "MODELS" in given:  # a folder, or None for the published ones
+            models = il.models_info(NOTEBOOKS / given["MODELS"] if given["MODELS"] else None)
     except il.InstrError as error:
         stop(str(error))
     about = models.get("original", {})

@@ -89,7 +89,7 @@ def test_a_bend_moves_the_pitch_by_as_much_as_it_says(synth):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: il.SynthOverrides({"attack": 1}), "no generator we know: use one of"),
+        (lambda: il.SynthOverrides({"attack": 1}), "not a known generator: use one of"),
         (lambda: il.SynthOverrides(controllers={128: 1}), "whole numbers from 0 to 127"),
         (lambda: il.SynthOverrides(controllers={1: 200}), "whole numbers from 0 to 127"),
     ],
