@@ -237,7 +237,8 @@ def notebook(*sources):
 def book(tmp_path):
     """A book of two tiny chapters, and a home whose owner has set up Jupyter in ways that must not matter."""
     root = tmp_path / "a book"
-    for name in ("book/_static", "book/results", "notebooks/profiles", "instr_lib", "home/.ipython/profile_default/startup"):
+    startup = "home/.ipython/profile_default/startup"
+    for name in ("book/_static", "book/results", "notebooks/profiles", "instr_lib", startup):
         (root / name).mkdir(parents=True)
     copy_scripts(root)
     shutil.copy(ROOT / "_config.yml", root)
