@@ -48,11 +48,12 @@ def _explain(arguments: argparse.Namespace) -> str:
         raise InstrError(f"there is no folder {out.parent}: make it, or choose another with --out")
     if out.exists() and not arguments.force:
         raise InstrError(f"{out} exists already: choose another with --out, or write over it with --force")
-    from .data.recordings import load_recording  # takes seconds, for which --help and a wrong path need not wait
-    from .networks.weights import load_model
-    from .show import pages
+    from .data.recordings import load_recording
 
     recording = load_recording(arguments.recording)
+    from .networks.weights import load_model  # takes seconds, for which --help and a wrong recording need not wait
+    from .show import pages
+
     model = load_model(arguments.model)
     page = pages.document(model, recording, Path(arguments.model).stem, not arguments.quiet)
     try:

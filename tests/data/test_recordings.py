@@ -238,14 +238,15 @@ def test_help_says_what_goes_in_and_what_comes_out():
 
 
 @pytest.mark.slow
-def test_three_minutes_take_less_than_one(tmp_path):
+def test_a_recording_takes_less_than_a_third_of_its_length(tmp_path):
+    """The promise is three minutes in one; starting Python is in it, so that a shorter recording is the harder case."""
     soundfile.write(
-        tmp_path / "three.flac", tone(180, channels=2) + np.random.default_rng(0).normal(0, 0.01, (180 * RATE, 2)), RATE
+        tmp_path / "long.flac", tone(90, channels=2) + np.random.default_rng(0).normal(0, 0.01, (90 * RATE, 2)), RATE
     )
     start = time.monotonic()
-    done = command("explain", "three.flac", "--quiet", cwd=tmp_path)
+    done = command("explain", "long.flac", "--quiet", cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 30
 
 
 # In a notebook
