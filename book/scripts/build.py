@@ -15,12 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from assemble import assemble
 from build_html import build_html
 from execute import isolate
 from execute_all import execute_all, jobs
 from page_keys import digest, digest_tree, page_keys
-from project import LOCK, PROFILES, ROOT, stop
+from project import NOTEBOOKS, PROFILES, ROOT, parameters, stop
+from provenance import provenance
 
 import instr_lib as il
 from instr_lib.music import soundfonts, synth
@@ -37,7 +37,7 @@ def main():
     keys = page_keys(profile, preflight(out), further_soundfonts())
     isolate(out / "cache")
     rows = execute_all(keys, profile, out, arguments.jobs)
-    rows.append(build_pages(list(keys), profile, out))
+    rows.append(build_pages(keys, profile, out))
     report(rows, time.monotonic() - begin, out / "html")
 
 
@@ -82,17 +82,26 @@ def further_soundfonts() -> str:
     return ", ".join(sizes)
 
 
-def build_pages(notebooks: list[Path], profile: str, out: Path) -> tuple[str, float, bool]:
+def build_pages(keys: dict[Path, str], profile: str, out: Path) -> tuple[str, float, bool]:
     """Build the pages unless the last ones were made from the same source. Returns a row for the report."""
-    start = time.monotonic()
-    source, html = assemble(notebooks, profile, out), out / "html"
-    key, stamp = digest(digest_tree(source), LOCK), html / ".source"
+    start, html = time.monotonic(), out / "html"
+    key, stamp = source_key(keys, profile, out), html / ".source"
     reused = stamp.exists() and stamp.read_text() == key and (html / "index.html").exists()
     if not reused:
         print("book: building the pages", flush=True)
-        build_html(source, html)
+        from assemble import assemble  # with PyTorch and others, which takes seconds
+
+        build_html(assemble(list(keys), profile, out), html)
         stamp.write_text(key)
     return "pages", time.monotonic() - start, reused
+
+
+def source_key(keys: dict[Path, str], profile: str, out: Path) -> str:
+    """A hash of all that the pages are made of: notebooks with what they depend on, Markdown, settings, results."""
+    made = (parameters(profile, out).get(name) for name in ("MODELS", "RESULTS"))
+    folders = [ROOT / "book", *(NOTEBOOKS / folder for folder in made if folder)]
+    files = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "benchmarks" / "results").glob("latest.json")]
+    return digest(*keys.values(), *map(digest_tree, folders), *files, provenance(profile))
 
 
 def report(rows: list[tuple[str, float, bool]], seconds: float, html: Path):

@@ -1,5 +1,6 @@
 """Execute one notebook with papermill."""
 
+import json
 import logging
 import os
 import sys
@@ -7,8 +8,6 @@ import time
 from pathlib import Path
 
 import kernel_hooks
-import nbformat
-from clean_outputs import find_problem, quantise_figures
 from project import NOTEBOOKS, ROOT, parameters, stop
 from provenance import provenance
 
@@ -50,13 +49,15 @@ def executed_copy(page: Path, profile: str, out: Path) -> Path:
 def made(page: Path, profile: str, out: Path) -> dict:
     """What the executed copy says about itself: its key, seconds, provenance and file access; empty if there is none."""
     done = executed_copy(page, profile, out)
-    return nbformat.read(done, 4).metadata.get("made", {}) if done.exists() else {}
+    return json.loads(done.read_text(encoding="utf-8"))["metadata"].get("made", {}) if done.exists() else {}
 
 
 def execute(page: Path, profile: str, key: str, out: Path) -> float:
     """Execute a notebook into the build folder. Returns its seconds; stops the build if a cell fails."""
     prepare()
+    import nbformat
     import papermill
+    from clean_outputs import find_problem, quantise_figures
 
     start, done, values = time.monotonic(), executed_copy(page, profile, out), parameters(profile, out)
     done.unlink(missing_ok=True)  # the files that it left for later pages are about to change

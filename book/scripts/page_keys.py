@@ -9,7 +9,6 @@ import json
 import platform
 from pathlib import Path
 
-import nbformat
 from dependencies import dependencies, uses_soundfonts
 from project import LOCK, PROFILES, ROOT, notebooks
 
@@ -20,6 +19,15 @@ def digest(*parts: str | Path) -> str:
     """SHA-256 of texts and files, each kept apart from the next."""
     single = (part.read_bytes() if isinstance(part, Path) else part.encode() for part in parts)
     return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in single)).hexdigest()
+
+
+def read_notebook(path: Path) -> list[dict]:
+    """A notebook's cells. Not by nbformat, whose import takes longer than a build in which nothing has changed."""
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]
+
+
+def _text(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else "".join(source)
 
 
 def digest_tree(folder: Path) -> str:
@@ -41,7 +49,7 @@ def page_keys(profile: str, sound: str, soundfonts: str = "") -> dict[Path, str]
     def key(name: str) -> str:
         if name not in keys:
             # Cells, not the file: saving it in JupyterLab, with outputs, changes no page.
-            cells = [(cell.cell_type, cell.source, cell.metadata) for cell in nbformat.read(ROOT / pages[name], 4).cells]
+            cells = [[cell["cell_type"], _text(cell["source"]), cell["metadata"]] for cell in read_notebook(pages[name])]
             keys[name] = digest(
                 shared, soundfonts * (name in further), json.dumps(cells), *(key(earlier) for earlier in needs[name])
             )
