@@ -6,7 +6,6 @@ as ``application/x-leave-out+json``. Chapter 9 does so for soundfonts that are n
 
 import base64
 
-import nbformat
 from quantise import quantise_png
 
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
@@ -28,7 +27,9 @@ def clean_outputs(notebook):
         if "outputs" in cell:  # without a kernel a widget does nothing, and its text is no substitute
             cell.outputs = [o for o in cell.outputs if not {WIDGET, LEAVE_OUT} & o.get("data", {}).keys()]
     note = f"---\n\n{notebook.metadata.made.provenance}"
-    notebook.cells.append(nbformat.v4.new_markdown_cell(note, id="provenance"))
+    from nbformat.v4 import new_markdown_cell  # takes a second, for which a build that reuses everything need not wait
+
+    notebook.cells.append(new_markdown_cell(note, id="provenance"))
     for name in ("made", "papermill", "widgets"):
         notebook.metadata.pop(name, None)
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import kernel_hooks
+from clean_outputs import find_problem, quantise_figures
 from project import NOTEBOOKS, ROOT, parameters, stop
 from provenance import provenance
 
@@ -57,7 +58,6 @@ def execute(page: Path, profile: str, key: str, out: Path) -> float:
     prepare()
     import nbformat
     import papermill
-    from clean_outputs import find_problem, quantise_figures
 
     start, done, values = time.monotonic(), executed_copy(page, profile, out), parameters(profile, out)
     done.unlink(missing_ok=True)  # the files that it left for later pages are about to change

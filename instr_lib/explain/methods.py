@@ -19,6 +19,7 @@ from ..constants import FLOOR_DB
 from ..music.instruments import INSTRUMENTS
 from . import lrp
 from .attribution import relevance
+from .removal import note_removal
 
 SMOOTH_GRAD_SAMPLES = 10
 SMOOTH_GRAD_NOISE = 0.1  # standard deviation, in cells from 0 to 1
@@ -142,6 +143,7 @@ METHODS = {
     "SmoothGrad": smooth_grad,
     "Grad-CAM": grad_cam,
     "occlusion": occlusion,
+    "note removal": note_removal,
     "energy of the mix": energy_baseline,
     "uniform": uniform_baseline,
     "CRP on random weights": on_random_weights(crp("epsilon_plus")),

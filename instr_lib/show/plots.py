@@ -6,7 +6,7 @@ relevance is red for, blue against, white for nothing, on one scale wherever pan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -20,6 +20,7 @@ from ..constants import CLIP_SECONDS, FLOOR_DB, N_MELS
 from ..data.spectrogram import band_frequencies
 from ..music.instruments import INSTRUMENTS
 from ..music.score import Score
+from ..stats import Interval
 
 if TYPE_CHECKING:
     from ..explain.concepts import Edge
@@ -34,11 +35,35 @@ COLOURS = (
     "#D55E00", "#CC79A7", "#999933", "#882255", "#44AA99", "#888888",
 )  # fmt: skip
 # The same for use over a spectrogram in grey, from which black and grey could not be told.
-OVERLAY_COLOURS = ("#4B00E0", *COLOURS[1:-1], "#E8C500")
+OVERLAY_COLOURS = tuple({"#000000": "#4B00E0", "#888888": "#E8C500"}.get(colour, colour) for colour in COLOURS)
 BLUE, ORANGE = COLOURS[5], COLOURS[6]  # of two things that are compared
 FOR, AGAINST = "#b2182b", "#2166ac"  # towards the ends of the colour map of signed relevance
 RELEVANCE_MAP = "RdBu_r"
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
+
+
+def score_plane(
+    ax: Axes,
+    points: Mapping[str, tuple[Interval, Interval]],
+    marker: str = "o",
+    grey: Collection[str] = (),
+    names: bool = True,
+):
+    """Two scores of each method, one on each axis, with their intervals. Chapter 7 uses it.
+
+    Parameters
+    ----------
+    points : by name of the method, its scores on the horizontal and on the vertical axis
+    grey : names of baselines and bounds
+    names : whether to write the names beside the points
+    """
+    for number, (name, (x, y)) in enumerate(points.items()):
+        colour = "#888888" if name in grey else COLOURS[number % (len(COLOURS) - 1)]
+        ax.plot([x.low, x.high], [y.value, y.value], c=colour, lw=0.7)
+        ax.plot([x.value, x.value], [y.low, y.high], c=colour, lw=0.7)
+        ax.plot(x.value, y.value, marker, c=colour, ms=6)
+        if names:
+            ax.annotate(name, (x.value, y.value), (4, 3), textcoords="offset points", fontsize="x-small")
 
 
 def frequency_ticks() -> tuple[np.ndarray, list[str]]:

@@ -1,8 +1,9 @@
 """Heatmaps to grades: is an explanation in the right place, and for the right reason?
 
-``stems`` says which instrument owns which cell; ``localisation`` scores heatmaps against that (right place); ``causal``
-takes cells away and asks the network again (right reason); ``sanity`` checks that a method depends on what the network
-learned; ``grading`` puts the scores into one row. ``edits`` and ``experiments`` change the music itself and ask again.
+``stems`` says which instrument owns which cell; ``localisation`` scores heatmaps against that (right place); ``notes``
+takes notes away, ``agreement`` compares what that does with the heatmap, and ``causal`` takes cells away (right reason);
+``sanity`` checks that a method depends on what the network learned; ``grading`` puts the scores into one row. ``edits``
+and ``experiments`` change the music itself and ask again.
 Chapters 7 to 9 use this room.
 """
 
@@ -10,6 +11,14 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["causal", "edits", "experiments", "grading", "localisation", "sanity", "source_maps", "stems"],
-    submod_attrs={"stems": ["ownership", "pairs_from_stems", "render_pairs"], "grading": ["compute_heatmaps", "grade"]},
+    submodules=[
+        *("agreement", "causal", "edits", "experiments", "grading", "localisation", "notes", "sanity", "source_maps"),
+        "stems",
+    ],
+    submod_attrs={
+        "agreement": ["note_agreement"],
+        "grading": ["compute_heatmaps", "grade"],
+        "notes": ["note_effects", "note_parts", "shapley_values"],
+        "stems": ["ownership", "pairs_from_stems", "render_pairs"],
+    },
 )

@@ -6,7 +6,7 @@ A *method* is a function of (model, mels (n, 128, 431) in dB, classes (n,)) that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from ..constants import N_FRAMES, N_MELS
 from ..errors import InputError
 from ..networks.weights import load_model
 from ..stats import Interval, bootstrap
+from . import agreement
 from .causal import normalised_auc, perturbation_curves
 from .localisation import localisation_scores
+from .notes import note_effects, note_parts
 from .stems import Pairs, render_pairs
 
 Method = Callable[[torch.nn.Module, np.ndarray, np.ndarray], np.ndarray]
@@ -32,10 +34,13 @@ def grade(
     pairs: Pairs | None = None,
     curves: bool = True,
     progress: bool = True,
+    notes: bool | Sequence[agreement.Notes] = True,
 ) -> dict[str, Interval | dict[str, int]]:
     """How well a method's heatmaps agree with the stems and with the network: one row of the table of chapter 7.
 
-    ``il.truth.grade(il.relevance)`` grades Concept Relevance Propagation.
+    ``il.truth.grade(il.relevance)`` grades Concept Relevance Propagation. The row holds the scores of
+    :mod:`instr_lib.truth.localisation` (is it in the right place?) and of :mod:`instr_lib.truth.agreement` and
+    :mod:`instr_lib.truth.causal` (is it for the right reason?).
 
     Parameters
     ----------
@@ -49,6 +54,8 @@ def grade(
     curves : bool
         Whether to compute ``deletion`` and ``insertion`` too, which takes longest.
     progress : bool
+    notes : bool, or what :func:`measure_notes` returned for this network and these pairs
+        Whether to take each note away and compare; not possible for pairs of your own, which are not made of notes.
 
     Returns
     -------
@@ -63,20 +70,70 @@ def grade(
     """
     model = load_model(model) if isinstance(model, str) else model
     pairs = render_pairs(n_clips, seed, progress=progress) if pairs is None else pairs
-    scores = per_pair_scores(method, model, pairs, curves, progress)
+    heatmaps = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, progress)
+    if notes is True:
+        notes = measure_notes(model, pairs, progress) if pairs.sources else ()
+    return grade_heatmaps(heatmaps, model, pairs, curves, notes or ())
+
+
+def grade_heatmaps(
+    heatmaps: np.ndarray,
+    model: torch.nn.Module,
+    pairs: Pairs,
+    curves: bool = True,
+    notes: Sequence[agreement.Notes] = (),
+) -> dict[str, Interval | dict[str, int]]:
+    """The row of :func:`grade` for heatmaps (n, 128, 431) that are there already, one for each pair."""
+    scores, pooled = localisation_scores(heatmaps, pairs), {}
+    if notes:
+        questions = ask_about_notes(heatmaps, pairs, notes)
+        scores |= agreement.question_scores(questions)
+        pooled = agreement.pooled_scores(questions)
+    if curves:
+        scores |= _curve_scores(model, pairs, heatmaps)
     row = {name: bootstrap(values, pairs.clips) for name, values in scores.items()}
-    return row | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
+    return row | pooled | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
+
+
+def measure_notes(model: torch.nn.Module, pairs: Pairs, progress: bool = False) -> list[agreement.Notes]:
+    """The notes of each clip and what taking them away does to a network: to grade several methods on the same pairs.
+
+    Raises
+    ------
+    InputError
+        If the pairs were not rendered from notes, by :func:`instr_lib.truth.render_pairs`.
+    """
+    if not pairs.sources:
+        raise InputError("these pairs are not made of notes: use those of truth.render_pairs, or grade with notes=False")
+    measured = []
+    for source in tqdm(pairs.sources, "notes taken away", disable=not progress):
+        parts = note_parts(*source)
+        measured.append(agreement.Notes.of(parts, note_effects(model, parts)))
+    return measured
+
+
+def ask_about_notes(heatmaps: np.ndarray, pairs: Pairs, notes: Sequence[agreement.Notes]) -> agreement.Questions:
+    """The questions that all pairs' heatmaps (n, 128, 431) answer, in the order of the pairs."""
+    answers = []
+    for clip, about in enumerate(notes):
+        rows = pairs.clips == clip
+        answers.append(agreement.compare(heatmaps[rows], pairs.classes[rows], about, clip))
+    return agreement.join(answers)
+
+
+def _curve_scores(model: torch.nn.Module, pairs: Pairs, heatmaps: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        name: normalised_auc(perturbation_curves(model, pairs, heatmaps, insert))
+        for name, insert in (("deletion", False), ("insertion", True))
+    }
 
 
 def per_pair_scores(
     method: Method, model: torch.nn.Module, pairs: Pairs, curves: bool = True, progress: bool = True
 ) -> dict[str, np.ndarray]:
-    """Every score for every pair, (n,) each: what :func:`grade` averages; takes and raises what it does."""
+    """Every score of localisation and every curve's area for every pair, (n,) each; raises what :func:`grade` does."""
     heatmaps = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, progress)
-    scores = localisation_scores(heatmaps, pairs)
-    for name, insert in (("deletion", False), ("insertion", True)) if curves else ():
-        scores[name] = normalised_auc(perturbation_curves(model, pairs, heatmaps, insert))
-    return scores
+    return localisation_scores(heatmaps, pairs) | (_curve_scores(model, pairs, heatmaps) if curves else {})
 
 
 def compute_heatmaps(

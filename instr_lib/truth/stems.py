@@ -67,6 +67,7 @@ class Pairs(NamedTuple):
     others : n bool arrays (k, 128, 431), the own cells of each of the clip's other instruments
     level : float (n,), level of the instrument's stem relative to the rest of the mix, dB
     n_instruments : int (n,), how many instruments play in the clip
+    sources : (Score, Synth) of each clip if it was rendered from notes, else empty
     """
 
     mels: np.ndarray
@@ -76,6 +77,7 @@ class Pairs(NamedTuple):
     others: list[np.ndarray]
     level: np.ndarray
     n_instruments: np.ndarray
+    sources: tuple = ()
 
     @property
     def owned_mask(self) -> np.ndarray:
@@ -113,7 +115,8 @@ def render_pairs(
             if len(score.instruments) < 2:
                 continue
             stems = synth.render_stems(score)
-            pairs.append(pairs_from_stems(stems.sum(0), stems, score.instruments))
+            rendered = pairs_from_stems(stems.sum(0), stems, score.instruments)
+            pairs.append(rendered._replace(sources=((score, synth),)))
             bar.update()
     return concatenate_pairs(pairs)
 
@@ -181,7 +184,7 @@ def _check_stems(mix, stems, instruments) -> tuple[np.ndarray, np.ndarray, list[
 def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:
     """Pairs of several clips as one."""
     first_rows = np.cumsum([0, *(len(part.mels) for part in parts)])
-    mels, clips, classes, shares, others, level, n_instruments = zip(*parts, strict=True)
+    mels, clips, classes, shares, others, level, n_instruments, sources = zip(*parts, strict=True)
     return Pairs(
         np.concatenate(mels),
         np.concatenate([rows + first for rows, first in zip(clips, first_rows, strict=False)]),
@@ -190,6 +193,7 @@ def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:
         [masks for part in others for masks in part],
         np.concatenate(level),
         np.concatenate(n_instruments),
+        tuple(source for clips in sources for source in clips) if all(sources) else (),
     )
 
 

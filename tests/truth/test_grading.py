@@ -208,7 +208,15 @@ def test_the_truth_gets_the_best_grade(pairs, ideal):
     assert crp["deletion"].value < chance["deletion"].value  # what it names first matters more than random cells
     assert crp["insertion"].value > chance["insertion"].value
     assert all(row[mass].low <= row[mass].value <= row[mass].high for row in (best, chance, crp))
-    assert sum(crp["undefined"].values()) == 0
+    assert best["note_correlation"].value > crp["note_correlation"].value > chance["note_correlation"].value
+    assert crp["own_note_correlation"].value > 0.4 and abs(chance["partial_correlation"].value) < 0.4
+    few = sum(  # instruments with one or two notes have no rank correlation over their own
+        1
+        for clip, index in zip(pairs.clips, pairs.classes, strict=True)
+        if sum(note.instrument == index for note in pairs.sources[clip][0].notes) < 3
+    )
+    undefined = {name: count for name, count in crp["undefined"].items() if count}
+    assert undefined == ({"own_note_correlation": few} if few else {})
 
 
 def test_taking_all_of_an_instrument_out_is_the_mix_without_it(pairs, synth, monkeypatch):
