@@ -47,7 +47,7 @@ def score_plane(
     points: Mapping[str, tuple[Interval, Interval]],
     marker: str = "o",
     grey: Collection[str] = (),
-    names: bool = True,
+    named: Collection[str] = (),
 ):
     """Two scores of each method, one on each axis, with their intervals. Chapter 7 uses it.
 
@@ -55,14 +55,14 @@ def score_plane(
     ----------
     points : by name of the method, its scores on the horizontal and on the vertical axis
     grey : names of baselines and bounds
-    names : whether to write the names beside the points
+    named : names that are written beside their points
     """
     for number, (name, (x, y)) in enumerate(points.items()):
         colour = "#888888" if name in grey else COLOURS[number % (len(COLOURS) - 1)]
         ax.plot([x.low, x.high], [y.value, y.value], c=colour, lw=0.7)
         ax.plot([x.value, x.value], [y.low, y.high], c=colour, lw=0.7)
         ax.plot(x.value, y.value, marker, c=colour, ms=6)
-        if names:
+        if name in named:
             ax.annotate(name, (x.value, y.value), (4, 3), textcoords="offset points", fontsize="x-small")
 
 
