@@ -103,3 +103,16 @@ def verdict(effect: Interval, least: float = 0.0) -> str:
     if effect.low > least:
         return "supported"
     return "refuted" if effect.high < least else "undecided"
+
+
+def p_value(effect: Interval, least: float = 0.0) -> float:
+    """Two-sided p of the hypothesis that an effect equals ``least``, from its 95 % interval, taken as that of a normal."""
+    error = (effect.high - effect.low) / (2 * 1.959964)
+    return math.erfc(abs(effect.value - least) / error / math.sqrt(2)) if error else float(effect.value == least)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p values (n,) corrected for being n (Holm 1979, Scandinavian Journal of Statistics 6, 65-70). Chapter 8 uses it."""
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate(np.asarray(p, float)[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected[np.argsort(order)]
