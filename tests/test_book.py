@@ -279,7 +279,7 @@ def test_every_network_of_the_run_is_tested_once(book):
     info = il.models_info(book / "smoke" / "models")
     assert set(info) == {"original", "compact", "compact-1", "compact-prior", "robust"}
     for name, about in info.items():
-        assert about["test"]["n_clips"] == 40 and about["data"]["n_clips"] == (40 if name == "robust" else 60)
+        assert about["test"]["n_clips"] == 60 and about["data"]["n_clips"] == (40 if name == "robust" else 100)
         assert about["test"]["split"] == "test" and about["profile"] == "smoke"
     assert len({about["sha256"] for about in info.values()}) == 5
 

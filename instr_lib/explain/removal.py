@@ -77,10 +77,10 @@ def separate_notes(mel: np.ndarray, instruments: tuple[int, ...]) -> np.ndarray:
     spectra /= spectra.sum(1, keepdims=True)
     power = _power(mel)
     for least in LEAST_SHARE:
-        kept = [note for note in _notes(spectra, keys, power) if note[1] >= least * power.sum()]
-        chosen = np.isin(keys @ (1000, 1), [key for key, _, _ in kept])
+        strong = [note for note in _notes(spectra, keys, power) if note[1] >= least * power.sum()]
+        chosen = np.isin(keys @ (1000, 1), [key for key, _, _ in strong])
         spectra, keys = spectra[chosen], keys[chosen]
-    amplitudes = np.array([amplitude for _, _, amplitude in kept]).reshape(-1, *mel.shape) ** (1 / EXPONENT)
+    amplitudes = np.array([amplitude for _, _, amplitude in strong]).reshape(-1, *mel.shape) ** (1 / EXPONENT)
     shares = amplitudes / np.maximum(amplitudes.sum(0), 1e-30) * (power > 0)
     pieces = [piece for share in shares for piece in _split_at_onsets(share, power)]
     return np.array(pieces, np.float32).reshape(-1, *mel.shape)

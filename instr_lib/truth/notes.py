@@ -123,19 +123,19 @@ def note_effects(model: torch.nn.Module, clip: Score | Parts) -> np.ndarray:
     return answers[0] - answers[1:]
 
 
-def subset_logits(model: torch.nn.Module, parts: Parts, kept: np.ndarray) -> np.ndarray:
+def subset_logits(model: torch.nn.Module, parts: Parts, included: np.ndarray) -> np.ndarray:
     """Logits of mixes of some of the parts, float32 (m, 12).
 
     Parameters
     ----------
-    kept : bool (m, k), the parts that are in each mix; a mix of none is silence
+    included : bool (m, k), the parts that are in each mix; a mix of none is silence
     """
-    kept = np.asarray(kept)
-    if kept.ndim != 2 or kept.shape[1] != len(parts.sounds) or kept.dtype != bool:
-        raise InputError(f"subsets must be bool (m, {len(parts.sounds)}), not {kept.dtype} {kept.shape}")
+    included = np.asarray(included)
+    if included.ndim != 2 or included.shape[1] != len(parts.sounds) or included.dtype != bool:
+        raise InputError(f"subsets must be bool (m, {len(parts.sounds)}), not {included.dtype} {included.shape}")
     answers = [
-        logits(model, log_mel(kept[start : start + _BATCH_SIZE].astype(np.float32) @ parts.sounds))
-        for start in range(0, len(kept), _BATCH_SIZE)
+        logits(model, log_mel(included[start : start + _BATCH_SIZE].astype(np.float32) @ parts.sounds))
+        for start in range(0, len(included), _BATCH_SIZE)
     ]
     return np.concatenate(answers)
 
@@ -155,9 +155,9 @@ def shapley_values(model: torch.nn.Module, parts: Parts, permutations: int = 32,
     for _ in range(permutations):
         order = rng.permutation(k)
         for places in (order, order[::-1]):
-            kept = np.zeros((k + 1, k), bool)
-            kept[:, places] = np.tri(k + 1, k, -1, dtype=bool)
-            gains = np.diff(subset_logits(model, parts, kept).astype(float), axis=0)
+            included = np.zeros((k + 1, k), bool)
+            included[:, places] = np.tri(k + 1, k, -1, dtype=bool)
+            gains = np.diff(subset_logits(model, parts, included).astype(float), axis=0)
             total = total + gains[np.argsort(places)]
     return total / (2 * permutations)
 
