@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("instr_lib", "tools", "book/scripts", "benchmarks", "notebooks")
 PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "LICENSE-text.md")
-EXEMPT = {"tools/check_names.py", "tools/rename_result_keys.py"}  # which hold the old names on purpose
+EXEMPT = {"tools/check_names.py"}  # which hold the old names on purpose
 
 # What an identifier is: m a module of instr_lib or benchmarks, d a function or class that is defined, i one that is
 # imported or taken from a module or object, p a parameter, a a field of a class, v a variable, k a key of a dictionary in

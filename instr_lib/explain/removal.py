@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..constants import FLOOR_DB, HOP, SAMPLE_RATE
-from ..data.spectrogram import check_mels, log_mel
+from ..constants import FLOOR_DB, HOP, REFERENCE, SAMPLE_RATE
+from ..data.spectrogram import check_mels, log_mel, to_db
 from ..music.instruments import INSTRUMENTS
 from ..music.score import PITCHES, Note, Score
 from ..music.synth import cached_synth
@@ -145,8 +145,7 @@ def note_removal(model: torch.nn.Module, mels: np.ndarray, classes: np.ndarray) 
 def _effects(model: torch.nn.Module, mel: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """How far each logit falls without the power in each mask, (k, 12)."""
     without = _power(mel) * (1 - masks).clip(min=0)
-    without = np.maximum(10 * np.log10(np.maximum(without, 10 ** (FLOOR_DB / 10))), FLOOR_DB).astype(np.float32)
-    return logits(model, mel[None]) - logits(model, without.reshape(-1, *mel.shape))
+    return logits(model, mel[None]) - logits(model, to_db(without * REFERENCE).reshape(-1, *mel.shape))
 
 
 def _power(mel: np.ndarray) -> np.ndarray:

@@ -45,8 +45,8 @@ _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
 def score_plane(
     ax: Axes,
     points: Mapping[str, tuple[Interval, Interval]],
+    colours: Mapping[str, str],
     marker: str = "o",
-    grey: Collection[str] = (),
     named: Collection[str] = (),
 ):
     """Two scores of each method, one on each axis, with their intervals. Chapter 7 uses it.
@@ -54,11 +54,11 @@ def score_plane(
     Parameters
     ----------
     points : by name of the method, its scores on the horizontal and on the vertical axis
-    grey : names of baselines and bounds
+    colours : by name of the method
     named : names that are written beside their points
     """
-    for number, (name, (x, y)) in enumerate(points.items()):
-        colour = "#888888" if name in grey else COLOURS[number % (len(COLOURS) - 1)]
+    for name, (x, y) in points.items():
+        colour = colours[name]
         ax.plot([x.low, x.high], [y.value, y.value], c=colour, lw=0.7)
         ax.plot([x.value, x.value], [y.low, y.high], c=colour, lw=0.7)
         ax.plot(x.value, y.value, marker, c=colour, ms=6)

@@ -34,7 +34,7 @@ def grade(
     pairs: Pairs | None = None,
     curves: bool = True,
     progress: bool = True,
-    notes: bool | Sequence[agreement.Notes] = True,
+    notes: bool = True,
 ) -> dict[str, Interval | dict[str, int]]:
     """How well a method's heatmaps agree with the stems and with the network: one row of the table of chapter 7.
 
@@ -54,8 +54,8 @@ def grade(
     curves : bool
         Whether to compute ``deletion`` and ``insertion`` too, which takes longest.
     progress : bool
-    notes : bool, or what :func:`measure_notes` returned for this network and these pairs
-        Whether to take each note away and compare; not possible for pairs of your own, which are not made of notes.
+    notes : bool
+        Whether to take each note away and compare; left out for pairs of your own, which are not made of notes.
 
     Returns
     -------
@@ -71,9 +71,8 @@ def grade(
     model = load_model(model) if isinstance(model, str) else model
     pairs = render_pairs(n_clips, seed, progress=progress) if pairs is None else pairs
     heatmaps = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, progress)
-    if notes is True:
-        notes = measure_notes(model, pairs, progress) if pairs.sources else ()
-    return grade_heatmaps(heatmaps, model, pairs, curves, notes or ())
+    measured = measure_notes(model, pairs, progress) if notes and pairs.sources else ()
+    return grade_heatmaps(heatmaps, model, pairs, curves, measured)
 
 
 def grade_heatmaps(
@@ -83,7 +82,7 @@ def grade_heatmaps(
     curves: bool = True,
     notes: Sequence[agreement.Notes] = (),
 ) -> dict[str, Interval | dict[str, int]]:
-    """The row of :func:`grade` for heatmaps (n, 128, 431) that are there already, one for each pair."""
+    """The row of :func:`grade` for heatmaps (n, 128, 431), one per pair, and what :func:`measure_notes` returned."""
     scores, pooled = localisation_scores(heatmaps, pairs), {}
     if notes:
         questions = ask_about_notes(heatmaps, pairs, notes)
@@ -104,7 +103,7 @@ def measure_notes(model: torch.nn.Module, pairs: Pairs, progress: bool = False) 
         If the pairs were not rendered from notes, by :func:`instr_lib.truth.render_pairs`.
     """
     if not pairs.sources:
-        raise InputError("these pairs are not made of notes: use those of truth.render_pairs, or grade with notes=False")
+        raise InputError("these pairs are not made of notes: use those of truth.render_pairs")
     measured = []
     for source in tqdm(pairs.sources, "notes taken away", disable=not progress):
         parts = note_parts(*source)

@@ -23,11 +23,12 @@ import torch
 
 from ..constants import FLOOR_DB, N_FRAMES, N_MELS, SAMPLE_RATE
 from ..data.spectrogram import check_audio, log_mel, mel_power, to_db
-from ..errors import AudioError, InputError
+from ..errors import InputError
 from ..music.instruments import instrument_index
 from ..music.score import Note, Score
 from ..music.synth import Synth, cached_synth
 from ..networks.evaluation import logits
+from .stems import check_sum, ownership
 
 _BATCH_SIZE = 16  # mixes that are analysed and given to the network at a time
 EXACT_SHAPLEY = 8  # parts of which all subsets are computed, 2 to the power of this many
@@ -68,13 +69,8 @@ class Parts:
     @classmethod
     def from_mix(cls, mix: np.ndarray, sounds: np.ndarray, instruments: Sequence[int | str]) -> Parts:
         """Parts of a clip of your own. Raises AudioError if they do not add up to the mix, to a thousandth of its peak."""
-        parts, mix = cls(sounds, instruments), check_audio(mix)
-        error, peak = np.abs(parts.sounds.sum(0) - mix), np.abs(mix).max()
-        if error.max() > 1e-3 * peak:
-            raise AudioError(
-                f"the notes do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by "
-                f"{error.max():.2g} and the mix peaks at {peak:.2g}: give every note, as loud as it is in the mix"
-            )
+        parts = cls(sounds, instruments)
+        check_sum(check_audio(mix), parts.sounds, "notes")
         return parts
 
     @cached_property
@@ -85,9 +81,7 @@ class Parts:
     @cached_property
     def shares(self) -> np.ndarray:
         """Each part's share of each cell's power, float32 (k, 128, 431); 0 where the mix is silent."""
-        power = mel_power(self.sounds)
-        total = power.sum(0)
-        return np.divide(power, total, out=np.zeros_like(power), where=(self.mel > FLOOR_DB) & (total > 0))
+        return ownership(self.sounds)
 
 
 def note_parts(score: Score, synth: Synth | None = None) -> Parts:
@@ -205,7 +199,7 @@ def envelope_parts(score: Score, synth: Synth | None = None) -> Parts:
 
     def pieces(note: Note, sound: np.ndarray):
         time = np.arange(len(sound)) / SAMPLE_RATE
-        limits = (note.onset + ATTACK_SECONDS, note.end)
+        limits = (min(note.onset + ATTACK_SECONDS, note.end), note.end)  # a shorter note is all attack
         steps = [np.interp(time, (at - _FADE / 2, at + _FADE / 2), (0, 1)).astype(np.float32) for at in limits]
         return sound * (1 - steps[0]), sound * (steps[0] - steps[1]), sound * steps[1]
 

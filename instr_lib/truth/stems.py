@@ -172,13 +172,19 @@ def _check_stems(mix, stems, instruments) -> tuple[np.ndarray, np.ndarray, list[
         raise AudioError(f"a clip is a mix (samples,) and stems (instruments, samples), not {mix.shape} and {stems.shape}")
     if len(active) != len(stems) or len(set(active)) != len(active):
         raise InputError(f"{len(stems)} stems need as many different instruments, not {len(active)}: {list(instruments)}")
-    error, peak = np.abs(stems.sum(0) - mix), np.abs(mix).max()
+    check_sum(mix, stems, "stems")
+    return mix, stems, active
+
+
+def check_sum(mix: np.ndarray, parts: np.ndarray, what: str):
+    """Raises AudioError if parts (k, samples), called ``what``, do not add up to a mix (samples,)."""
+    error, peak = np.abs(parts.sum(0) - mix), np.abs(mix).max()
     if error.max() > 1e-3 * peak:
         raise AudioError(
-            f"the stems do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by {error.max():.2g} "
-            f"and the mix peaks at {peak:.2g}: give all stems, as they are in the mix, without effects on their sum"
+            f"the {what} do not add up to the mix: at {error.argmax() / SAMPLE_RATE:.2f} s they differ by "
+            f"{error.max():.2g} and the mix peaks at {peak:.2g}: give all {what}, as they are in the mix, "
+            "without effects on their sum"
         )
-    return mix, stems, active
 
 
 def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:

@@ -235,9 +235,9 @@ def test_ticks_of_the_frequency_axis_are_the_same_in_figures_and_pages(clip):
 def test_score_plane_draws_each_method_once_with_its_intervals():
     points = {"a": (il.Interval(0.5, 0.4, 0.6), il.Interval(0.1, 0.0, 0.2)), "b": (il.Interval(0.8, 0.7, 0.9),) * 2}
     _, ax = plt.subplots()
-    plots.score_plane(ax, points, grey=["b"], named=["a"])
+    plots.score_plane(ax, points, {"a": "#0072B2", "b": "#888888"}, named=["a"])
     assert [text.get_text() for text in ax.texts] == ["a"]
     centres = [line for line in ax.lines if len(line.get_xdata()) == 1]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in centres] == [(0.5, 0.1), (0.8, 0.8)]
-    assert centres[0].get_color() != centres[1].get_color() == "#888888"
+    assert [line.get_color() for line in centres] == ["#0072B2", "#888888"]
     assert sorted(ax.lines[0].get_xdata()) == [0.4, 0.6] and sorted(ax.lines[1].get_ydata()) == [0.0, 0.2]
