@@ -10,33 +10,38 @@ import instr_lib as il
 CLIPS, STEPS, EPOCHS, MACRO_F1 = 8000, 100, 20, 0.92
 
 
-def summarise(answers: dict) -> dict:
-    """The claims and what stands behind them.
+class Answers(dict):
+    """What the benchmarks measured: by benchmark and variant, one answer for each pass.
 
     ``answers["training"]["ours"][0]["rounds"]`` are the seconds of a step of training, round by round, in the first pass.
     """
 
-    def times(benchmark, variant, scale=1):
-        return [[scale * seconds for seconds in answer["rounds"]] for answer in answers[benchmark][variant]]
+    def times(self, benchmark, variant, scale=1):
+        return [[scale * seconds for seconds in answer["rounds"]] for answer in self[benchmark][variant]]
 
-    def noted(benchmark, variant, name):
-        return [answer[name] for answer in answers[benchmark][variant]]
+    def noted(self, benchmark, variant, name):
+        return [answer[name] for answer in self[benchmark][variant]]
 
-    def recipe(epochs):
+    def recipe(self, epochs):
         """Seconds of the report's recipe written plainly: a part of it was timed, in each pass, and is scaled."""
-        passes = zip(times("generation", "baseline"), times("training", "baseline"), strict=True)
+        passes = zip(self.times("generation", "baseline"), self.times("training", "baseline"), strict=True)
         return [[CLIPS * median(clip) + epochs * STEPS * median(step)] for clip, step in passes]
 
-    def ladder(benchmark):
+    def ladder(self, benchmark):
         """From the baseline to ours, one optimisation after another: seconds, and the speed-up over the one before."""
-        seconds = {variant: Measured(variant, times(benchmark, variant)).median for variant in answers[benchmark]}
+        seconds = {variant: Measured(variant, self.times(benchmark, variant)).median for variant in self[benchmark]}
         before = [None, *seconds.values()]
         return {variant: {"s": s, "gain": b and b / s} for (variant, s), b in zip(seconds.items(), before, strict=False)}
 
-    def stages(variant):
-        passes = noted("generation", variant, "stages")
+    def stages(self, variant):
+        passes = self.noted("generation", variant, "stages")
         return {name: 1000 * mean(stages[name] for stages in passes) for name in passes[0]}
 
+
+def summarise(answers: dict) -> dict:
+    """The claims and what stands behind them, from the answers as :class:`Answers` describes them."""
+    answers = Answers(answers)
+    times, noted = answers.times, answers.noted
     # Generous to the baseline: only as far as the epoch in which the published network's validation score gets there.
     curve = il.model_info("original")["history"]
     enough = next((epoch["epoch"] for epoch in curve if epoch["val_f1"] >= MACRO_F1), EPOCHS)
@@ -50,8 +55,8 @@ def summarise(answers: dict) -> dict:
     together = Measured("FluidSynth alone, all of a clip at once", times("generation", "lower_bound", 1000))
     apart = Measured("FluidSynth alone, instrument by instrument", times("generation", "stems", 1000))
     baseline_step = Measured("a straightforward training step", times("training", "baseline"))
-    part = Measured(f"the report's procedure, straightforward version, {enough} epochs*", recipe(enough))
-    all_of_it = Measured(f"the report's procedure, straightforward version, {EPOCHS} epochs*", recipe(EPOCHS))
+    part = Measured(f"the report's procedure, straightforward version, {enough} epochs*", answers.recipe(enough))
+    all_of_it = Measured(f"the report's procedure, straightforward version, {EPOCHS} epochs*", answers.recipe(EPOCHS))
     notebook = Measured("the original's notebook loop", times("relevance", "baseline"))
     return {
         "rows": {
@@ -67,8 +72,8 @@ def summarise(answers: dict) -> dict:
             "together": row(clip, together, cost=True),
             "whole": row(whole, all_of_it),
         },  # nothing is claimed of these
-        "ladders": {benchmark: ladder(benchmark) for benchmark in ("training", "relevance")},
-        "stages": {variant: stages(variant) for variant in ("baseline", "dry", "ours")},
+        "ladders": {benchmark: answers.ladder(benchmark) for benchmark in ("training", "relevance")},
+        "stages": {variant: answers.stages(variant) for variant in ("baseline", "dry", "ours")},
         "whole": {name: noted("whole", "ours", name) for name in ("clips", "epochs", "f1")},
         "parent_mb": max(noted("generation", "ours", "parent_mb")),
         "report": {"clips": CLIPS, "epochs": EPOCHS, "enough": enough, "f1": MACRO_F1},
