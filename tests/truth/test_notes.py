@@ -125,6 +125,36 @@ def test_finer_parts_add_up_to_their_notes(synth):
         assert len(parts.sounds) > len(whole.sounds)
 
 
+def test_pieces_of_a_note_are_where_their_names_say(synth):
+    """A held organ note: attack, sustain and release in time, groups of partials in frequency."""
+    score = il.Score((il.Note(8, 69, 90, 1.0, 1.0), il.Note(0, 60, 80, 3.0, 1.0)))
+    time = np.arange(220_500) / 44_100
+    pieces = notes.envelope_parts(score, synth)
+    attack, sustain, *_ = pieces.sounds[pieces.instruments == 8]
+    assert np.abs(attack[time > 1.09]).max() == 0 and np.abs(attack[time < 1.07]).max() > 0.001
+    assert (
+        np.abs(sustain[(time < 1.07) | (time > 2.01)]).max() == 0
+        and np.abs(sustain[(time > 1.2) & (time < 1.9)]).max() > 0.01
+    )
+    groups = notes.partial_parts(score, synth)
+    for sound, (low, high) in zip(
+        groups.sounds[groups.instruments == 8],
+        ((0, 660), (660, 1100), (1100, 2420), (2420, 4620), (4620, 22_051)),
+        strict=False,
+    ):
+        power = np.abs(np.fft.rfft(sound)) ** 2
+        inside = (np.fft.rfftfreq(len(sound), 1 / 44_100) >= low) & (np.fft.rfftfreq(len(sound), 1 / 44_100) <= high)
+        assert power[inside].sum() > 0.999 * power.sum()
+
+
+def test_a_note_shorter_than_an_attack_has_no_sustain(synth):
+    score = il.Score((il.Note(8, 69, 90, 1.0, 0.05), il.Note(0, 60, 80, 3.0, 1.0)))
+    pieces = notes.envelope_parts(score, synth)
+    whole = notes.note_parts(score, synth)
+    assert np.abs(pieces.sounds.sum(0) - whole.sounds.sum(0)).max() < 1e-5
+    assert (pieces.instruments == 8).sum() == 2  # attack and release
+
+
 def test_effects_of_nine_notes_are_fast(synth):
     score = next(s for s in (clip_score(i, 0, "test") for i in range(100)) if len(s.notes) == 9)
     model, parts = il.load_model("compact"), notes.note_parts(score, synth)
