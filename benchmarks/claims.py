@@ -10,7 +10,7 @@ import instr_lib as il
 CLIPS, STEPS, EPOCHS, MACRO_F1 = 8000, 100, 20, 0.92
 
 
-class Answers(dict):
+class Measurements(dict):
     """What the benchmarks measured: by benchmark and variant, one answer for each pass.
 
     ``answers["training"]["ours"][0]["rounds"]`` are the seconds of a step of training, round by round, in the first pass.
@@ -39,8 +39,8 @@ class Answers(dict):
 
 
 def summarise(answers: dict) -> dict:
-    """The claims and what stands behind them, from the answers as :class:`Answers` describes them."""
-    answers = Answers(answers)
+    """The claims and what stands behind them, from the answers as :class:`Measurements` describes them."""
+    answers = Measurements(answers)
     times, noted = answers.times, answers.noted
     # Generous to the baseline: only as far as the epoch in which the published network's validation score gets there.
     curve = il.model_info("original")["history"]
