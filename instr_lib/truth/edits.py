@@ -149,6 +149,20 @@ def pitch(stem: np.ndarray, note: Note) -> np.ndarray:
     return np.where(sounds & (sample >= _samples(note.onset) + width) & (sample < _samples(note.end)), cents, np.nan)
 
 
+def weakened(edit: Edit, other: Edit) -> Edit:
+    """An edit that takes away no more power than another one: what it removes is scaled down if it is more.
+
+    Of two edits A and B, ``weakened(A, B)`` and ``weakened(B, A)`` remove the same power, that of the smaller of the two.
+    """
+
+    def weaker(clip: Clip) -> np.ndarray:
+        removed, as_much_as = (clip.stem - each(clip) for each in (edit, other))
+        power, limit = ((sound.astype(float) ** 2).sum() for sound in (removed, as_much_as))
+        return clip.stem - removed * np.float32(math.sqrt(min(limit / power, 1)) if power else 0)
+
+    return weaker
+
+
 def with_overrides(clip: Clip, overrides: SynthOverrides) -> np.ndarray:
     """The stem as the synthesiser plays it with other generators, controllers or pitch bend."""
     return clip.play(clip.notes, overrides)

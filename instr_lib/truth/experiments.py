@@ -35,6 +35,8 @@ class Outcomes(NamedTuple):
         Logits for the clip, for the edited clip, and for the clip without the instrument.
     relevance, energy : float (n,)
         The instrument's relevance, and the mix's level above silence, on the power that the edit removed.
+    level : float (n,)
+        The mix's level above silence, summed over all cells.
     """
 
     instrument: np.ndarray
@@ -43,6 +45,7 @@ class Outcomes(NamedTuple):
     without: np.ndarray
     relevance: np.ndarray
     energy: np.ndarray
+    level: np.ndarray
 
     def own(self, logits: np.ndarray) -> np.ndarray:
         """Of logits (n, 12), those of each clip's instrument, (n,)."""
@@ -57,6 +60,11 @@ class Outcomes(NamedTuple):
     def evidence(self) -> np.ndarray:
         """How far the instrument's logit falls when the instrument is removed, (n,)."""
         return self.own(self.before - self.without)
+
+    @property
+    def logit_share(self) -> np.ndarray:
+        """The instrument's logit before the edit, times the share of the mix's level that was removed, (n,)."""
+        return self.own(self.before) * self.energy / self.level
 
 
 def run_interventions(
@@ -91,13 +99,15 @@ def run_interventions(
         mels = log_mel(np.stack([clip.rest + clip.stem, clip.rest, *edited]))
         power = 10 ** (mels / 10)
         removed = np.where(mels[0] > FLOOR_DB, 1 - power[2:] / power[0], 0).clip(min=0)  # (edits, 128, 431)
-        energy = (removed * (mels[0] - FLOOR_DB)).sum((1, 2))
+        level = mels[0] - FLOOR_DB
+        energy = (removed * level).sum((1, 2))
         for network, model in networks.items():
             before, without, *after = logits(model, mels)
             heatmap = relevance(model, mels[:1], [clip.instrument], composite)[0]
             on_removed = (removed * heatmap).sum((1, 2))
             for n, edit in enumerate(edits):
-                rows[network][edit].append((clip.instrument, before, after[n], without, on_removed[n], energy[n]))
+                values = (clip.instrument, before, after[n], without, on_removed[n], energy[n], level.sum())
+                rows[network][edit].append(values)
     if not rows or not all(by_edit and all(by_edit.values()) for by_edit in rows.values()):
         raise InputError("there are no clips, networks or edits: give at least one of each")
     return {
@@ -150,12 +160,41 @@ def detection_rate(outcomes: Outcomes, before: bool = False) -> Interval:
 
 
 def drop_correlation(outcomes: Outcomes, by: str = "relevance") -> Interval:
-    """How well relevance, or energy, on the removed power predicts in which clips the logit drops most.
+    """How well relevance, energy, or another field predicts in which clips the logit drops most.
 
-    Spearman's rank correlation over clips; NaN where one of the two is constant.
+    Spearman's rank correlation over clips; NaN where one of the two is constant. ``by`` is ``"relevance"``, ``"energy"`` or
+    ``"logit_share"``.
     """
     predictor, drop = getattr(outcomes, by), outcomes.drop
     return bootstrap_statistic(lambda rows: spearman(predictor[rows], drop[rows]), len(drop))
+
+
+def correlation_gap(outcomes: Mapping[str, Outcomes], by: str, least: float = 0.0) -> Interval:
+    """How much better relevance predicts the drop than another predictor does, on average over edits of the same clips.
+
+    The difference of the two values of :func:`drop_correlation`. Edits of the same clips are not independent, so whole
+    clips are drawn, each with all its edits.
+
+    Parameters
+    ----------
+    outcomes : by edit, of the same clips in the same order
+    by : "energy" or "logit_share"
+    least : float
+        Edits with a relative logit drop below this are left out: where nothing falls there is nothing to predict.
+    """
+    chosen = [values for values in outcomes.values() if relative_logit_drop(values).value > least]
+    if not chosen:
+        return Interval(np.nan, np.nan, np.nan)
+
+    def gap(rows):
+        return np.mean(
+            [
+                spearman(values.relevance[rows], values.drop[rows]) - spearman(getattr(values, by)[rows], values.drop[rows])
+                for values in chosen
+            ]
+        )
+
+    return bootstrap_statistic(gap, len(chosen[0].drop))
 
 
 def detection_threshold_db(levels: Sequence[float], detected: np.ndarray) -> Interval:
@@ -194,8 +233,8 @@ def summary(
 ) -> dict[str, dict[str, dict[str, Interval]]]:
     """The measures that chapter 8 stores, by network, edit and name.
 
-    ``relative_logit_drop``, ``detection_rate``, ``detection_rate_before``; ``relevance`` and ``energy``, how well each
-    predicts the drop; and, for edits named in ``controls``, ``beyond_control``: how much larger the relative drop is than
+    ``relative_logit_drop``, ``detection_rate``, ``detection_rate_before``; ``relevance``, ``energy`` and ``logit_share``, how
+    well each predicts the drop; and, for edits named in ``controls``, ``beyond_control``: how much larger the relative drop is than
     that of the control edit named there.
     """
     table = {}
@@ -208,6 +247,7 @@ def summary(
                 "detection_rate_before": detection_rate(values, before=True),
                 "relevance": drop_correlation(values, "relevance"),
                 "energy": drop_correlation(values, "energy"),
+                "logit_share": drop_correlation(values, "logit_share"),
             }
             if edit in (controls or {}):
                 row["beyond_control"] = relative_logit_drop(values, minus=by_edit[controls[edit]])

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..networks.weights import load_model
 from ..stats import Interval, bootstrap
 from . import agreement
-from .causal import normalised_auc, perturbation_curves
+from .causal import curve_scores
 from .localisation import localisation_scores
 from .notes import note_effects, note_parts
 from .stems import Pairs, render_pairs
@@ -52,7 +52,7 @@ def grade(
     pairs : Pairs, optional
         From :func:`instr_lib.truth.render_pairs`, to grade several methods on the same clips.
     curves : bool
-        Whether to compute ``deletion`` and ``insertion`` too, which takes longest.
+        Whether to compute the areas of deletion and insertion too, see ``truth.causal.CURVES``, which takes longest.
     progress : bool
     notes : bool
         Whether to take each note away and compare; left out for pairs of your own, which are not made of notes.
@@ -89,7 +89,7 @@ def grade_heatmaps(
         scores |= agreement.question_scores(questions)
         pooled = agreement.pooled_scores(questions)
     if curves:
-        scores |= _curve_scores(model, pairs, heatmaps)
+        scores |= curve_scores(model, pairs, heatmaps)
     row = {name: bootstrap(values, pairs.clips) for name, values in scores.items()}
     return row | pooled | {"undefined": {name: int(np.isnan(values).sum()) for name, values in scores.items()}}
 
@@ -120,19 +120,12 @@ def ask_about_notes(heatmaps: np.ndarray, pairs: Pairs, notes: Sequence[agreemen
     return agreement.join(answers)
 
 
-def _curve_scores(model: torch.nn.Module, pairs: Pairs, heatmaps: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        name: normalised_auc(perturbation_curves(model, pairs, heatmaps, insert))
-        for name, insert in (("deletion", False), ("insertion", True))
-    }
-
-
 def per_pair_scores(
     method: Method, model: torch.nn.Module, pairs: Pairs, curves: bool = True, progress: bool = True
 ) -> dict[str, np.ndarray]:
     """Every score of localisation and every curve's area for every pair, (n,) each; raises what :func:`grade` does."""
     heatmaps = compute_heatmaps(method, model, pairs.mels[pairs.clips], pairs.classes, progress)
-    return localisation_scores(heatmaps, pairs) | (_curve_scores(model, pairs, heatmaps) if curves else {})
+    return localisation_scores(heatmaps, pairs) | (curve_scores(model, pairs, heatmaps) if curves else {})
 
 
 def compute_heatmaps(

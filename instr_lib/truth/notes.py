@@ -44,6 +44,7 @@ class Parts:
         Their sum is the mix.
     instruments : int (k,)
         The instrument of each part, as an index.
+    kinds : tuple of k names, such as "attack"; empty if the parts are whole notes
 
     Raises
     ------
@@ -55,6 +56,7 @@ class Parts:
 
     sounds: np.ndarray
     instruments: np.ndarray
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self):
         sounds = check_audio(self.sounds)
@@ -186,8 +188,10 @@ def note_relevance(heatmaps: np.ndarray, parts: Parts | np.ndarray) -> np.ndarra
     return np.tensordot(heatmaps, shares.astype(np.float32, copy=False), ((1, 2), (1, 2)))
 
 
+ENVELOPE = ("attack", "sustain", "release")
 ATTACK_SECONDS = 0.08  # from a note's onset
 PARTIALS = (1.5, 2.5, 5.5, 10.5)  # limits between partials 1, 2, 3 to 5, 6 to 10 and those above, in multiples of the pitch
+PARTIAL_GROUPS = ("1", "2", "3 to 5", "6 to 10", "above")
 _FADE = 0.01  # seconds in which one piece of a note passes into the next
 
 
@@ -203,7 +207,7 @@ def envelope_parts(score: Score, synth: Synth | None = None) -> Parts:
         steps = [np.interp(time, (at - _FADE / 2, at + _FADE / 2), (0, 1)).astype(np.float32) for at in limits]
         return sound * (1 - steps[0]), sound * (steps[0] - steps[1]), sound * steps[1]
 
-    return _split(score, synth, pieces)
+    return _split(score, synth, pieces, ENVELOPE)
 
 
 def partial_parts(score: Score, synth: Synth | None = None) -> Parts:
@@ -213,16 +217,17 @@ def partial_parts(score: Score, synth: Synth | None = None) -> Parts:
         spectrum = np.fft.rfft(sound)
         multiples = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE) / (440 * 2 ** ((note.pitch - 69) / 12))
         group = np.digitize(multiples, PARTIALS)
-        return [np.fft.irfft(spectrum * (group == g), len(sound)).astype(np.float32) for g in range(len(PARTIALS) + 1)]
+        return [np.fft.irfft(spectrum * (group == g), len(sound)).astype(np.float32) for g in range(len(PARTIAL_GROUPS))]
 
-    return _split(score, synth, pieces)
+    return _split(score, synth, pieces, PARTIAL_GROUPS)
 
 
-def _split(score: Score, synth: Synth | None, pieces) -> Parts:
-    whole, sounds, instruments = note_parts(score, synth), [], []
+def _split(score: Score, synth: Synth | None, pieces, names: Sequence[str]) -> Parts:
+    whole, sounds, instruments, kinds = note_parts(score, synth), [], [], []
     for note, sound in zip(score.notes, whole.sounds, strict=True):
-        for piece in pieces(note, sound):
+        for piece, kind in zip(pieces(note, sound), names, strict=True):
             if to_db(mel_power(piece)).max() > FLOOR_DB:
                 sounds.append(piece)
                 instruments.append(note.instrument)
-    return Parts(np.stack(sounds), instruments)
+                kinds.append(kind)
+    return Parts(np.stack(sounds), instruments, tuple(kinds))

@@ -286,7 +286,7 @@ def made_up(drops, evidence=None, relevance=None, energy=None) -> experiments.Ou
     after[:, 2] = -np.asarray(drops)
     without[:, 2] = -np.asarray(evidence if evidence is not None else np.ones(n))
     relevance, energy = (np.zeros(n) if values is None else values for values in (relevance, energy))
-    return experiments.Outcomes(np.full(n, 2), before, after, without, relevance, energy)
+    return experiments.Outcomes(np.full(n, 2), before, after, without, relevance, energy, np.full(n, 10.0))
 
 
 def test_what_is_lost_is_a_ratio_of_sums():
@@ -356,3 +356,34 @@ def test_without_clips_or_edits_there_is_nothing_to_ask(synth):
     for arguments in (([], edit), (stems.clips("Piccolo", 1, synth=synth), {})):
         with pytest.raises(InputError, match="no clips, networks or edits"):
             experiments.run_interventions(networks, *arguments, progress=False)
+
+
+def test_the_gap_between_predictors_is_the_difference_of_their_correlations():
+    drops = np.arange(8.0)
+    right, wrong = drops**2, -drops
+    one = made_up(drops, relevance=right, energy=wrong)
+    other = made_up(drops[::-1], relevance=right, energy=right)  # both wrong here
+    gap = experiments.correlation_gap({"one": one, "other": other}, "energy")
+    assert gap.value == pytest.approx((2 + 0) / 2)
+    assert gap.low <= gap.value <= gap.high
+    nothing = experiments.correlation_gap({"one": made_up(np.zeros(4))}, "energy", least=0.1)
+    assert np.isnan(nothing.value)
+
+
+def test_the_rival_is_the_logit_times_the_share_of_energy():
+    outcomes = made_up([1, 1], energy=np.array([1.0, 5]))
+    outcomes.before[:, 2] = 4
+    assert outcomes.logit_share.tolist() == pytest.approx([0.4, 2.0])
+
+
+def test_weakened_edits_remove_the_same_power(synth):
+    clip = next(stems.clips("Acoustic Bass", 1, notes=2, synth=synth))
+    attacks, middles = lambda c: edits.gate(c), lambda c: edits.gate(c, 0.15)
+    removed = [
+        float(((clip.stem - edits.weakened(a, b)(clip)).astype(float) ** 2).sum())
+        for a, b in ((attacks, middles), (middles, attacks))
+    ]
+    whole = [float(((clip.stem - edit(clip)).astype(float) ** 2).sum()) for edit in (attacks, middles)]
+    assert removed == pytest.approx([min(whole)] * 2, rel=1e-4) and max(whole) > 1.01 * min(whole)
+    untouched = edits.weakened(attacks, lambda c: c.stem)(clip)
+    assert np.array_equal(untouched, clip.stem)  # as much as nothing is nothing
