@@ -233,9 +233,9 @@ def summary(
 ) -> dict[str, dict[str, dict[str, Interval]]]:
     """The measures that chapter 8 stores, by network, edit and name.
 
-    ``relative_logit_drop``, ``detection_rate``, ``detection_rate_before``; ``relevance``, ``energy`` and ``logit_share``, how
-    well each predicts the drop; and, for edits named in ``controls``, ``beyond_control``: how much larger the relative drop is than
-    that of the control edit named there.
+    ``relative_logit_drop``, ``detection_rate``, ``detection_rate_before``; ``relevance``, ``energy`` and ``logit_share``,
+    how well each predicts the drop; and, for edits named in ``controls``, ``beyond_control``: how much larger the relative
+    drop is than that of the control edit named there.
     """
     table = {}
     for network, by_edit in outcomes.items():
