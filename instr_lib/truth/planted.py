@@ -91,7 +91,7 @@ def plant(sound: np.ndarray, score: Score, artefacts: Sequence[str]) -> np.ndarr
     """
     _check(score, artefacts)
     if "missing band" in artefacts:
-        sound = without_band(sound)
+        sound = remove_band(sound)
     return sound + sum((added_sound(name, score) for name in artefacts if name != "missing band"), np.float32(0))
 
 
@@ -107,7 +107,7 @@ def planted_parts(score: Score, artefacts: Sequence[str], synth: Synth | None = 
     """
     _check(score, artefacts)
     parts, added = note_parts(score, synth), [name for name in artefacts if name != "missing band"]
-    sounds = without_band(parts.sounds) if "missing band" in artefacts else parts.sounds
+    sounds = remove_band(parts.sounds) if "missing band" in artefacts else parts.sounds
     return Parts(
         np.concatenate([sounds, *(added_sound(name, score)[None] for name in added)]),
         [*parts.instruments, *(ARTEFACTS[name] for name in added)],
@@ -137,7 +137,7 @@ def added_sound(artefact: str, score: Score) -> np.ndarray:
     return sound
 
 
-def without_band(sounds: np.ndarray) -> np.ndarray:
+def remove_band(sounds: np.ndarray) -> np.ndarray:
     """Sounds (..., 220_500) without the frequencies of ``BAND_HZ``."""
     spectrum = np.fft.rfft(sounds)
     frequency = np.fft.rfftfreq(sounds.shape[-1], 1 / SAMPLE_RATE)
