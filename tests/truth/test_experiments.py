@@ -346,7 +346,7 @@ def test_sweep_detects_loud_and_not_silent(synth):
 
 def test_summary_has_the_names_of_the_stored_results(outcomes):
     row = experiments.summary({"compact": outcomes}, {"half": "all"})["compact"]
-    names = ["relative_logit_drop", "detection_rate", "detection_rate_before", "relevance", "energy"]
+    names = ["relative_logit_drop", "detection_rate", "detection_rate_before", "relevance", "energy", "logit_share"]
     assert list(row["all"]) == names and list(row["half"]) == [*names, "beyond_control"]
     assert row["half"]["beyond_control"] == experiments.relative_logit_drop(outcomes["half"], minus=outcomes["all"])
 
