@@ -104,7 +104,10 @@ def foreign_support(model: torch.nn.Module, pairs: Pairs, heatmaps: np.ndarray, 
     of the instrument asked about. If so, the logit falls when the others' power is taken from these cells. Marked are
     the cells that hold half of the positive relevance on foreign cells (those in which the instrument has at most a fifth
     of the power); as many others are drawn with the same levels, to 3 dB, among foreign cells that are not marked.
-    In logits; NaN if nothing is marked.
+    In logits; NaN if nothing is marked. Where a step has too few other cells, fewer are drawn (here half a per cent).
+
+    Its weakness: the logit falls in both cases, because spectrograms with holes are strange to a network, and those that
+    are drawn lie scattered where those that are marked lie together.
 
     Parameters
     ----------
