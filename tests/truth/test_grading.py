@@ -399,3 +399,17 @@ def test_contrastive_is_less_the_largest_of_the_others(random_network):
         every = il.relevance(model, mel[None], range(12), "epsilon_plus_alpha2_beta1")
         others = np.delete(every, index, 0).clip(min=0).max(0)
         assert np.allclose(heat, every[index] - others, atol=1e-5 * np.abs(every).max())
+
+
+def test_control_cells_are_as_many_and_as_loud(pairs):
+    mel, rng = pairs.mels[0], np.random.default_rng(0)
+    sounding = np.flatnonzero(mel > -80)
+    marked = np.zeros(mel.size, bool)
+    marked[rng.permutation(sounding)[:400]] = True
+    marked = marked.reshape(mel.shape)
+    drawn = causal._as_loud(rng, mel, marked, (mel > -80) & ~marked)
+    assert not (drawn & marked).any() and drawn.sum() == pytest.approx(400, abs=4)
+    assert np.sort(mel[drawn]).mean() == pytest.approx(mel[marked].mean(), abs=0.5)
+    half = causal._strongest_half(np.array([[5.0, 1, 2], [0, 0, 2]]))
+    assert half.tolist() == [[True, False, False], [False, False, False]]
+    assert not causal._strongest_half(np.zeros((2, 2))).any()
